@@ -1,0 +1,88 @@
+"""Origins: the scheme, host and port that name a server, in one canonical spelling.
+
+Signatures cover an origin, so two programs must spell it alike: lower case, no default port, no path.
+Plain http is for loopback addresses alone.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from . import limits
+from .errors import Code, WireError
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_public(host: str) -> bool:
+    """False for names and literal addresses that cannot be reached from another network."""
+    if host == "localhost" or ("." not in host.strip(".") and ":" not in host):
+        return False
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return True
+
+
+def _refuse(detail: str) -> WireError:
+    return WireError(Code.BAD_REQUEST, detail)
+
+
+def _host(origin: str) -> str:
+    return urlsplit(origin).hostname or ""
+
+
+def parse_origin(text: str) -> str:
+    """The canonical spelling of an origin such as `https://chat.example` or `http://127.0.0.1:8480`.
+
+    Raises WireError (BAD_REQUEST) for user info, a path, a query, another scheme, a name that is not
+    ASCII, or plain http to anything but a loopback address.
+    """
+    if len(text) > limits.MAX_ORIGIN or not text.isascii() or not text.isprintable() or " " in text:
+        raise _refuse("an address has at most 255 printable ASCII characters")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise _refuse("the address cannot be read") from None
+    host = parts.hostname
+    if parts.scheme not in _DEFAULT_PORTS or not host:
+        raise _refuse("an address starts with https:// (or http:// on this machine) and names a host")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise _refuse("an address has no user, query or fragment")
+    if parts.path not in ("", "/"):
+        raise _refuse("an address has no path")
+    if port == 0:
+        raise _refuse("port 0 is not an address")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise _refuse("plain http goes to this machine only; use https")
+    shown = f"[{host}]" if ":" in host else host
+    suffix = "" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}"
+    return f"{parts.scheme}://{shown}{suffix}"
+
+
+def is_loopback_origin(origin: str) -> bool:
+    """Whether a canonical origin is on this machine."""
+    return _is_loopback(_host(origin))
+
+
+def may_dial(origin: str, *, own: str) -> bool:
+    """Whether a client of the server `own` may connect to the canonical `origin` that somebody else named.
+
+    Private and loopback addresses only for a client whose own server is not public either (spec: identity,
+    contact record): otherwise a stranger could point a client at machines inside its network.
+    """
+    return _is_public(_host(origin)) or not _is_public(_host(own))
+
+
+def websocket_url(origin: str, path: str) -> str:
+    """`wss://…` or, on loopback, `ws://…` for a canonical origin."""
+    return "ws" + origin.removeprefix("http") + path
