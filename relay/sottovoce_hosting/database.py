@@ -15,7 +15,7 @@ import trio_asyncio
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, exc
+from sqlalchemy import URL, Connection, event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from .lockfile import hold_lock
@@ -41,7 +41,8 @@ class DatabaseError(Exception):
 class Database:
     """An open database. Made by `open_database`."""
 
-    def __init__(self, engine: AsyncEngine, writer: AsyncConnection) -> None:
+    def __init__(self, loop: trio_asyncio.TrioEventLoop, engine: AsyncEngine, writer: AsyncConnection) -> None:
+        self._loop = loop  # named in every call: a process may have two databases, and so two loops
         self._engine = engine
         self._writer = writer
         self._write_lock = trio.Lock()
@@ -51,7 +52,7 @@ class Database:
 
         Cancellation: waits for the statement that is running, so keep reads short.
         """
-        result: T = await trio_asyncio.aio_as_trio(self._read)(work)
+        result: T = await trio_asyncio.aio_as_trio(self._read, loop=self._loop)(work)
         return result
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -62,7 +63,7 @@ class Database:
         """
         async with self._write_lock:
             with trio.CancelScope(shield=True):
-                result: T = await trio_asyncio.aio_as_trio(self._write)(work)
+                result: T = await trio_asyncio.aio_as_trio(self._write, loop=self._loop)(work)
         return result
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
@@ -90,19 +91,20 @@ async def open_database(path: Path, migrations: Path) -> AsyncIterator[Database]
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with hold_lock(path.with_name(path.name + ".lock")):
         _create_private(path)
-        async with trio_asyncio.open_loop():
-            engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=_READERS, max_overflow=0)
+        async with trio_asyncio.open_loop() as loop:
+            url = URL.create("sqlite+aiosqlite", database=str(path))
+            engine = create_async_engine(url, pool_size=_READERS, max_overflow=0)
             event.listen(engine.sync_engine, "connect", _prepare)
             try:
-                writer = await trio_asyncio.aio_as_trio(_connect_writer)(engine, migrations)
+                writer = await trio_asyncio.aio_as_trio(_connect_writer, loop=loop)(engine, migrations)
                 try:
-                    yield Database(engine, writer)
+                    yield Database(loop, engine, writer)
                 finally:
                     with trio.CancelScope(shield=True):
-                        await trio_asyncio.aio_as_trio(writer.close)()
+                        await trio_asyncio.aio_as_trio(writer.close, loop=loop)()
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio_asyncio.aio_as_trio(engine.dispose)()
+                    await trio_asyncio.aio_as_trio(engine.dispose, loop=loop)()
 
 
 def _create_private(path: Path) -> None:

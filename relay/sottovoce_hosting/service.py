@@ -1,6 +1,6 @@
 """What a server is to the process that hosts it: HTTP routes, perhaps a WebSocket, readiness and a drain."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from quart_trio import QuartTrio
@@ -10,7 +10,9 @@ from sottovoce_wire.origins import parse_origin
 Scope: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
-WebSocketHandler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: An ASGI 3 callable.
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+WebSocketHandler: TypeAlias = Application
 
 
 class Origins:
@@ -46,10 +48,15 @@ class Origins:
 
 
 class Service(Protocol):
-    """One server inside a process. `websockets` maps exact paths to bare ASGI handlers."""
+    """One server inside a process."""
 
-    name: str
-    websockets: dict[str, WebSocketHandler]
+    @property
+    def name(self) -> str:
+        """The server's name in logs."""
+
+    @property
+    def websockets(self) -> Mapping[str, WebSocketHandler]:
+        """Handlers by exact path."""
 
     def add_routes(self, app: QuartTrio) -> None:
         """Register the service's HTTP routes."""

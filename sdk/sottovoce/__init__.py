@@ -1,0 +1,18 @@
+"""Sottovoce: private messages between two Python programs, through servers that learn nothing of them.
+
+    async with sottovoce.open_client("alice.db", server="https://chat.example") as me:
+        await me.register("alice")
+        await me.send("bob", "hello")
+        async for message in me.messages():
+            print(message.sender, message.text)
+
+What stands here is the whole public API, with `sottovoce.errors`. Names keep their meaning within a major version; the
+wire protocol and the store's format have versions of their own and say so when they meet one they do not know.
+"""
+
+from . import errors
+from .client import Client, open_client
+from .errors import SottovoceError
+from .message import Message, Sent
+
+__all__ = ["Client", "Message", "Sent", "SottovoceError", "errors", "open_client"]

@@ -41,6 +41,7 @@ SESSION: Final = label("session")
 RATCHET_ROOT: Final = label("root")
 SEALED: Final = label("sealed")
 PREKEY_RECORD_HASH: Final = label("prekey record hash")
+HANDSHAKE_HASH: Final = label("handshake hash")
 
 # The local store.
 STORE_KEY: Final = label("store key")

@@ -1,0 +1,93 @@
+"""The sockets that a server listens on, and the origins that follow from them.
+
+Nothing is served here. Whatever stands in the way is one StartError.
+"""
+
+import ipaddress
+import resource
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import trio
+
+from .errors import StartError
+from .service import Origins
+from .settings import HostingSettings
+
+Listener: TypeAlias = trio.abc.Listener[trio.abc.Stream]
+
+#: File descriptors kept for databases, logs and the loop's own.
+_RESERVED_FILES: Final = 64
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is reached: `url` is the first bound socket, `origins` what its clients' signatures may name."""
+
+    url: str
+    origins: Origins
+
+
+async def bind(settings: HostingSettings) -> tuple[list[Listener], Address]:
+    """Open the listening sockets. Raises StartError: the port is taken, the interface is not loopback and has no
+    public_url, the certificate cannot be read.
+
+    Cancellation: nothing stays open.
+    """
+    context = _tls_context(settings)
+    try:
+        sockets = await trio.open_tcp_listeners(settings.port, host=settings.host)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StartError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from None
+    names = [socket.socket.getsockname() for socket in sockets]
+    if settings.public_url is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in names):
+        for socket in sockets:
+            socket.socket.close()
+        raise StartError(
+            f"{settings.host} is not a loopback address: set the public URL (--public-url https://...) under which"
+            " clients reach this server"
+        )
+    scheme = "http" if context is None else "https"
+    url = f"{scheme}://{_shown(names[0][0])}:{names[0][1]}"
+    return _listeners(sockets, context), Address(url, Origins(settings.public_url, [name[1] for name in names]))
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _listeners(sockets: Sequence[trio.SocketListener], context: ssl.SSLContext | None) -> list[Listener]:
+    if context is None:
+        return list(sockets)
+    return [trio.SSLListener(socket, context, https_compatible=True) for socket in sockets]
+
+
+def _tls_context(settings: HostingSettings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"the certificate or its key cannot be used: {error.strerror or error}") from None
+    return context
+
+
+def raise_file_limit(connections: int) -> int:
+    """Let this process have enough open files for `connections`, as far as the system allows.
+
+    Returns how many connections there may be. Raises StartError if hardly any.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allowed = connections if soft == resource.RLIM_INFINITY else min(connections, soft - _RESERVED_FILES)
+    if allowed < 1:
+        raise StartError(f"the system allows {soft} open files, which is too few: raise the limit (ulimit -n)")
+    return allowed

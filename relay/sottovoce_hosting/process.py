@@ -1,0 +1,68 @@
+"""A server as a process: signals, the line that says it is ready, and exits that say in one line what is wrong.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 when the server cannot start or go on. Never a traceback.
+"""
+
+import signal
+import sys
+from functools import partial
+from typing import Final
+
+import trio
+
+from .database import DatabaseError
+from .errors import StartError, leaves, name_of, place_of
+from .lockfile import LockHeld
+from .logs import configure
+from .serving import OpenServices, serve
+from .settings import HostingSettings
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(name: str, open_services: OpenServices, settings: HostingSettings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. A second signal ends the process at once.
+
+    Prints `name: ready at http://127.0.0.1:8480` to stdout when connections are answered.
+    """
+    configure(settings.log_level)
+    try:
+        trio.run(_serve_until_signalled, name, open_services, settings)
+    except Exception as error:  # whatever it is, the person gets one line
+        say(name, reason(error))
+        return 1
+    return 0
+
+
+def say(name: str, text: str) -> None:
+    """Print one line about the whole process to stderr."""
+    sys.stderr.write(f"{name}: {text}\n")
+
+
+def reason(error: BaseException) -> str:
+    """One line for the person who runs the server: what is wrong and what to do."""
+    for leaf in leaves(error):
+        if isinstance(leaf, StartError | DatabaseError | LockHeld):
+            return str(leaf)
+        if isinstance(leaf, OSError) and leaf.filename is not None:
+            return f"cannot use {leaf.filename}: {leaf.strerror}"
+    return f"internal error: {name_of(error)} at {place_of(error)}"
+
+
+async def _serve_until_signalled(name: str, open_services: OpenServices, settings: HostingSettings) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, stop)
+        address = await nursery.start(partial(serve, open_services, settings, stop=stop))
+        sys.stdout.write(f"{name}: ready at {address.url}\n")
+        sys.stdout.flush()
+
+
+async def _watch_signals(stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        task_status.started()
+        async for _ in signals:
+            break
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # the next one ends the process at once
+    stop.set()

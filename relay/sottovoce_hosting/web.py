@@ -1,0 +1,77 @@
+"""The HTTP side that every server has: health, JSON errors, bounded bodies, and the dispatch of WebSockets.
+
+What a service's own routes mean stands in that service.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from quart import Response
+from quart_trio import QuartTrio
+from sottovoce_wire import limits
+from sottovoce_wire.directory import Problem
+from sottovoce_wire.errors import Code
+from werkzeug.exceptions import HTTPException
+
+from .errors import name_of, place_of
+from .logs import log
+from .service import Application, Receive, Scope, Send, Service
+
+#: HTTP's own refusals, as the codes that clients know. Others are BAD_REQUEST.
+_CODES: Final = {404: Code.UNKNOWN_PATH, 405: Code.UNKNOWN_PATH, 408: Code.TOO_SLOW, 413: Code.FRAME_TOO_LARGE}
+
+
+def answer(body: msgspec.Struct, status: int = 200) -> Response:
+    """A JSON response."""
+    return Response(msgspec.json.encode(body), status, content_type="application/json")
+
+
+def make_app(services: Sequence[Service]) -> Application:
+    """The ASGI application of these services: WebSockets by exact path, everything else over one Quart app."""
+    app = QuartTrio("sottovoce", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = limits.MAX_DIRECTORY_BODY
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    _add_health(app, services)
+    app.register_error_handler(HTTPException, _refuse)
+    app.register_error_handler(Exception, _fail)
+    for service in services:
+        service.add_routes(app)
+    sockets = {path: handler for service in services for path, handler in service.websockets.items()}
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await app(scope, receive, send)  # type: ignore[arg-type] # the same ASGI, in narrower words
+        elif handler := sockets.get(scope["path"]):
+            await handler(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    return dispatch
+
+
+def _add_health(app: QuartTrio, services: Sequence[Service]) -> None:
+    @app.get("/livez")
+    async def live() -> Response:
+        return Response("live\n", content_type="text/plain")
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        reasons = [reason for service in services if (reason := service.not_ready())]
+        if reasons:
+            return answer(Problem(Code.TRY_AGAIN, reasons[0]), 503)
+        return Response("ready\n", content_type="text/plain")
+
+
+async def _refuse(error: HTTPException) -> Response:
+    status = error.code or 500
+    response = answer(Problem(_CODES.get(status, Code.BAD_REQUEST), error.name.lower()), status)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+async def _fail(error: Exception) -> Response:
+    log.error("a request failed", error=name_of(error), at=place_of(error))
+    return answer(Problem(Code.INTERNAL, "the server failed; nothing was changed unless it answered"), 500)

@@ -1,0 +1,52 @@
+"""The one module that knows which HTTP client the SDK uses: bounded requests to one origin, errors in our words."""
+
+from typing import Final
+
+import httpx
+import trio
+from sottovoce_wire import limits
+
+from . import errors
+
+_TIMEOUT: Final = httpx.Timeout(20.0, connect=10.0)
+_DEADLINE: Final = 30.0
+
+
+class Http:
+    """Requests to one origin. Redirects are not followed: a signature names the origin that was dialled."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False)
+
+    async def request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """(status, body of at most 64 KiB). Raises ServerUnreachable, or WrongServer for an answer without an end.
+
+        Cancellation: the request may or may not have been carried out.
+        """
+        problem = f"no answer from {self._origin}"
+        try:
+            with trio.fail_after(_DEADLINE):
+                async with self._client.stream(
+                    method,
+                    self._origin + path,
+                    content=body,
+                    headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
+                ) as response:
+                    return response.status_code, await self._bounded(response)
+        except (httpx.TransportError, trio.TooSlowError):
+            raise errors.ServerUnreachable(problem) from None
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError):
+            raise errors.WrongServer(f"{self._origin} does not speak HTTP as expected") from None
+
+    async def _bounded(self, response: httpx.Response) -> bytes:
+        received = bytearray()
+        async for piece in response.aiter_raw():
+            received += piece
+            if len(received) > limits.MAX_DIRECTORY_BODY:
+                raise errors.WrongServer(f"{self._origin} sent more than an answer")
+        return bytes(received)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

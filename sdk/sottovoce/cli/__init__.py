@@ -1,0 +1,12 @@
+"""The `sottovoce` command: a person's or a script's way to the SDK. Only this folder prints."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command; exits with the codes of `app.ExitCode`."""
+    try:
+        from .app import run
+    except ModuleNotFoundError as missing:
+        sys.exit(f"sottovoce: the command needs {missing.name}; install it with: pip install 'sottovoce[cli]'")
+    run()

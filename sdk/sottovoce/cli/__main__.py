@@ -1,0 +1,5 @@
+"""`python -m sottovoce.cli` is the `sottovoce` command."""
+
+from . import main
+
+main()

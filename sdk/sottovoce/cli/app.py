@@ -1,0 +1,174 @@
+"""The command line: options, help, and how a command ends. What the commands do stands in `commands`."""
+
+import enum
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from getpass import getpass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import cyclopts
+import trio
+from cyclopts import Parameter
+
+from .. import errors
+from . import commands
+from .commands import Place
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8480"
+
+_HELP: Final = """Private messages from the command line.
+
+Everything is encrypted on this machine; the server sees ciphertext. Messages that arrive wait until you `listen`, those
+you `send` wait in the store until the server has taken them, also when the command is interrupted.
+"""
+
+_EPILOGUE: Final = """Exit codes: 0 done; 1 an error, told in one line; 2 the command line is wrong; 3 not sent yet, the
+messages wait in the store and go out with the next command; 130 interrupted.
+
+A store is one account on one device, for one command at a time. Its key lies beside it in FILE.key, readable by you
+alone, unless SOTTOVOCE_PASSPHRASE was set when the store was made: then it is needed every time (or asked for).
+"""
+
+
+@enum.unique
+class ExitCode(enum.IntEnum):
+    """How the command ends."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_SENT = 3
+    INTERRUPTED = 130
+
+
+app: Final = cyclopts.App(
+    name="sottovoce",
+    help=_HELP,
+    help_epilogue=_EPILOGUE,
+    help_format="markdown",
+    version=lambda: version("sottovoce"),
+    result_action="return_value",
+)
+
+Where: TypeAlias = Annotated[Place, Parameter(parse=False)]
+To: TypeAlias = Annotated[str, Parameter(help="A name or an account id.")]
+Wait: TypeAlias = Annotated[
+    float, Parameter(help="Give up after this many seconds in which the server accepted nothing; the rest waits.")
+]
+AsJson: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="One JSON object a line: id, sender (account id), name (or null), text, sent_at, received_at.",
+    ),
+]
+
+
+@app.command
+def register(
+    name: Annotated[str, Parameter(help="2 to 32 of a-z, 0-9, dot, underscore and hyphen, a letter first.")],
+    /,
+    *,
+    place: Where,
+) -> ExitCode:
+    """Make an account and claim NAME for it. Saying it again changes nothing."""
+    return _run(place, lambda at: commands.register(at, name))
+
+
+@app.command
+def send(
+    to: To,
+    text: Annotated[str, Parameter(allow_leading_hyphen=True, help="The message; `-` reads the standard input.")] = "-",
+    /,
+    *,
+    wait: Wait = 30.0,
+    place: Where,
+) -> ExitCode:
+    """Send TEXT, or each line of the standard input as a message of its own. Ends when all are accepted."""
+    return _run(place, lambda at: commands.send(at, to, text, wait))
+
+
+@app.command
+def listen(
+    *,
+    json: AsJson = False,
+    count: Annotated[int | None, Parameter(help="End after this many messages.")] = None,
+    place: Where,
+) -> ExitCode:
+    """Print messages as they arrive, until interrupted."""
+    return _run(place, lambda at: commands.listen(at, json, count))
+
+
+@app.command
+def chat(to: To, /, *, json: AsJson = False, wait: Wait = 30.0, place: Where) -> ExitCode:
+    """Talk: lines of the standard input go to TO, messages that arrive are printed. Ends with the input."""
+    return _run(place, lambda at: commands.chat(at, to, json, wait))
+
+
+@app.command
+def whoami(*, place: Where) -> ExitCode:
+    """Print the name, account id, server and store."""
+    return _run(place, commands.whoami)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    server: Annotated[
+        str, Parameter(env_var="SOTTOVOCE_SERVER", help="The server's address; plain http on this machine only.")
+    ] = DEFAULT_SERVER,
+    store: Annotated[
+        Path | None, Parameter(env_var="SOTTOVOCE_STORE", help="The store's file, ~/.sottovoce/store.db by default.")
+    ] = None,
+) -> ExitCode:
+    path = store or Path.home() / ".sottovoce" / "store.db"
+    command, bound, _ = app.parse_args(tokens)
+    if "place" in inspect.signature(command).parameters:
+        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"))
+    code = command(*bound.args, **bound.kwargs)
+    return code if isinstance(code, ExitCode) else ExitCode.DONE
+
+
+def run() -> None:
+    """Parse the command line, run it, exit."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app.meta()
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except cyclopts.CycloptsError:
+        code = ExitCode.USAGE
+    sys.exit(int(code or 0))
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(place: Place, command: Callable[[Place], Awaitable[None]]) -> ExitCode:
+    """Run one command in trio; whatever goes wrong is one line and an exit code."""
+    try:
+        try:
+            trio.run(command, place)
+        except errors.PassphraseNeeded:
+            if not sys.stdin.isatty():
+                raise
+            trio.run(command, Place(place.server, place.store, getpass("Passphrase: ")))
+    except commands.NotSent as left:
+        return _fail(str(left), ExitCode.NOT_SENT)
+    except errors.SottovoceError as error:
+        return _fail(error.diagnostics(), ExitCode.ERROR)
+    except BrokenPipeError:  # whoever read our output has left
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+        return ExitCode.ERROR
+    return ExitCode.DONE
+
+
+def _fail(text: str, code: ExitCode) -> ExitCode:
+    print(f"sottovoce: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,159 @@
+"""What the commands do: thin programs on the SDK, with standard input and output at their ends."""
+
+import json as jsonlib
+import sys
+from collections import deque
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from .. import Client, Message, Sent, errors, open_client
+from ..protocol.content import MAX_TEXT
+
+#: Messages encrypted ahead of the relay's answers, so that a long input does not fill the store first.
+AHEAD: Final = 512
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which store, on which server."""
+
+    server: str
+    store: Path
+    passphrase: str | None = field(repr=False)
+
+
+class NotSent(Exception):  # noqa: N818 - an outcome
+    """The server has not accepted everything in time; the rest waits in the store."""
+
+
+def _client(place: Place) -> AbstractAsyncContextManager[Client]:
+    return open_client(place.store, server=place.server, passphrase=place.passphrase)
+
+
+async def _tell_trouble(client: Client) -> None:
+    """A line on stderr whenever there is a new reason why nothing moves."""
+    told = ""
+    while True:
+        await trio.sleep(1)
+        now = "" if client.trouble is None else str(client.trouble)
+        if now and now != told:
+            print(f"sottovoce: {now}; trying again", file=sys.stderr)
+        told = now
+
+
+async def register(place: Place, name: str) -> None:
+    """Claim a name, and print it with the account id."""
+    async with _client(place) as client:
+        await client.register(name)
+        print(f"registered as {client.username}\naccount id {client.account_id}")
+
+
+async def whoami(place: Place) -> None:
+    """Print who this store is."""
+    async with _client(place) as client:
+        if client.username is None:
+            raise errors.NotRegistered(f"{place.store} holds no registered account")
+        print(f"name       {client.username}\naccount id {client.account_id}")
+        print(f"server     {place.server}\nstore      {place.store}")
+
+
+async def send(place: Place, to: str, text: str, wait: float) -> None:
+    """Send one message, or one for each line of the standard input, and wait until all are accepted."""
+    async with _client(place) as client:
+        outgoing = _Outgoing(client, to, wait)
+        if text == "-":
+            await outgoing.send_lines()
+        else:
+            await outgoing.send(text)
+        await outgoing.finish()
+
+
+async def listen(place: Place, json: bool, count: int | None) -> None:
+    """Print messages as they arrive."""
+    async with _client(place) as client:
+        await _print_messages(client, json, count)
+
+
+async def chat(place: Place, to: str, json: bool, wait: float) -> None:
+    """Send lines and print messages at the same time, until the input ends."""
+    async with _client(place) as client:
+        outgoing = _Outgoing(client, to, wait)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_print_messages, client, json, None)
+            await outgoing.send_lines()
+            await outgoing.finish()
+            nursery.cancel_scope.cancel()
+
+
+async def _print_messages(client: Client, json: bool, count: int | None) -> None:
+    if count is not None and count <= 0:
+        return
+    shown = 0
+    async for message in client.messages():
+        print(_as_json(message) if json else f"{message.sender}: {_printable(message.text)}", flush=True)
+        shown += 1
+        if shown == count:
+            return
+
+
+def _as_json(message: Message) -> str:
+    name = message.sender if message.sender != message.account_id else None
+    return jsonlib.dumps(
+        {
+            "id": message.id,
+            "sender": message.account_id,
+            "name": name,
+            "text": message.text,
+            "sent_at": message.sent_at.isoformat(),
+            "received_at": message.received_at.isoformat(),
+        }
+    )
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: a message must not steer the terminal of whoever reads it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+class _Outgoing:
+    """Messages on their way to one recipient, at most AHEAD of them unanswered."""
+
+    def __init__(self, client: Client, to: str, wait: float) -> None:
+        self._client = client
+        self._to = to
+        self._wait = wait
+        self._unanswered: deque[Sent] = deque()
+
+    async def send(self, text: str) -> None:
+        self._unanswered.append(await self._client.send(self._to, text))
+        if len(self._unanswered) > AHEAD:
+            await self._settle_first()
+
+    async def send_lines(self) -> None:
+        number = 0
+        while True:
+            line = await trio.to_thread.run_sync(sys.stdin.buffer.readline, MAX_TEXT + 2, abandon_on_cancel=True)
+            if not line:
+                return
+            number += 1
+            try:
+                await self.send(line.removesuffix(b"\n").decode("utf-8"))
+            except UnicodeDecodeError:
+                raise errors.InvalidInput(f"line {number} is not UTF-8 text; the lines before it are sent") from None
+
+    async def finish(self) -> None:
+        while self._unanswered:
+            await self._settle_first()
+
+    async def _settle_first(self) -> None:
+        """Wait for the oldest. Raises NotSent if the relay accepts nothing in time, DeliveryFailed if it refuses."""
+        with trio.move_on_after(self._wait) as patience:
+            await self._unanswered[0].wait_sent()
+        if patience.cancelled_caught:
+            reason = self._client.trouble or "the server does not answer"
+            raise NotSent(f"{len(self._unanswered)} not sent yet ({reason}); kept in the store, they go out next time")
+        self._unanswered.popleft()

@@ -1,0 +1,352 @@
+"""The trio client: one account on one store, sending and receiving until its block ends.
+
+This file joins the parts; receiving, sending, registration, sessions and the store each have their own.
+"""
+
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from os import PathLike
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+from sottovoce_wire.errors import Code, WireError
+from sottovoce_wire.frames import Ttl
+from sottovoce_wire.ids import (
+    AccountId,
+    DeviceId,
+    MessageId,
+    account_id_text,
+    check_username,
+    parse_account_id,
+)
+from sottovoce_wire.origins import parse_origin
+
+from . import errors
+from .crypto import primitives
+from .crypto.errors import CryptoRefusal
+from .directory import Directory
+from .local import Local, now_ms
+from .message import Message, Sent, make_message
+from .protocol import sessions
+from .protocol.content import MAX_TEXT, Text
+from .protocol.state import Outgoing, Own
+from .receiving import Receiver
+from .registration import Registration, own_of, prepare
+from .sending import Sender
+from .store.account import Account
+from .store.database import Tables, open_store
+from .store.outbox import OutboxTable
+
+T = TypeVar("T")
+
+#: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
+LINGER: Final = 2.0
+UPKEEP_EVERY: Final = 3600.0
+#: How long `register` waits for the relay.
+CONNECT_WITHIN: Final = 30.0
+
+
+@asynccontextmanager
+async def open_client(
+    path: str | PathLike[str], *, server: str, passphrase: str | None = None
+) -> AsyncIterator["Client"]:
+    """Open the store at `path` (made if missing) and keep it connected to `server` while the block runs.
+
+    `server` is an origin such as `https://chat.example`; plain http only on this machine. Without a `passphrase` the
+    store's key lies beside it in `path`.key, readable by its owner alone. Needs no network to open.
+
+    Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable, StoreVersion, StoreFailed, WrongServer (the
+    store belongs to another server) or InvalidInput.
+    Cancellation: everything sent stays in the outbox; everything received and not handled is shown again.
+    """
+    origin = _check(parse_origin, server)
+    store = await trio.to_thread.run_sync(open_store, Path(path), passphrase)
+    directory = Directory(origin)
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                client = Client(Local(store), directory, origin, nursery)
+                await client._start()
+                yield client
+                await client._finish()
+            except BaseException as error:  # carried past the nursery, which would wrap it in a group
+                raised = error
+            nursery.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
+    finally:
+        with trio.CancelScope(shield=True):
+            await directory.aclose()
+            await trio.to_thread.run_sync(store.close)
+
+
+class Client:
+    """An open client; made by `open_client`."""
+
+    def __init__(self, local: Local, directory: Directory, origin: str, nursery: trio.Nursery) -> None:
+        self._local = local
+        self._directory = directory
+        self._origin = origin
+        self._nursery = nursery
+        self._registration = Registration(local, directory)
+        self._sender = Sender(local, nursery, self._settled)
+        self._receiver: Receiver | None = None
+        self._account: Account | None = None
+        self._own: Own | None = None
+        self._arrived = trio.Event()
+        self._shown: int | None = None
+        self._sent: weakref.WeakValueDictionary[MessageId, Sent] = weakref.WeakValueDictionary()
+
+    # --- The account ---
+
+    @property
+    def account_id(self) -> str | None:
+        """The account id (52 characters), or None before `register`."""
+        return account_id_text(self._own.account_id) if self._own is not None else None
+
+    @property
+    def username(self) -> str | None:
+        """The registered name."""
+        return self._account.username if self._account is not None else None
+
+    @property
+    def trouble(self) -> errors.SottovoceError | None:
+        """Why there is no connection at present, or None. The client goes on trying."""
+        if self._receiver is not None and self._receiver.trouble is not None:
+            return self._receiver.trouble
+        return next(iter(self._sender.trouble.values()), None)
+
+    async def register(self, username: str) -> None:
+        """Make an account and claim `username` (2 to 32 of a-z, 0-9, dot, underscore, hyphen, a letter first).
+
+        Calling it again with the same name does nothing. Raises NameTaken, AlreadyRegistered, InvalidInput,
+        ServerUnreachable, WrongServer, ServerRefused.
+        Cancellation: the name may or may not be registered; call again to find out.
+        """
+        _check(check_username, username)
+        if self._account is not None and self._account.registered:
+            if self._account.username != username:
+                raise errors.AlreadyRegistered(f"this store is registered as {self._account.username}")
+            return
+        relay = await self._directory.relay()
+        account = await self._local.transact(lambda tables: prepare(tables, self._origin, relay))
+        await self._connect(account)
+        await self._wait_connected()
+        await self._registration.register(account, username)
+        self._account = await self._local.transact(lambda tables: tables.account.get())
+
+    async def _start(self) -> None:
+        account = await self._local.transact(lambda tables: tables.account.get())
+        if account is None:
+            return
+        if account.server != self._origin:
+            raise errors.WrongServer(f"this store belongs to {account.server}")
+        if account.registered:
+            await self._connect(account)
+            self._nursery.start_soon(self._upkeep, account)
+            for origin in await self._local.transact(lambda tables: tables.outbox.origins()):
+                self._sender.wake(origin)
+
+    async def _connect(self, account: Account) -> None:
+        """Keep an owner connection from now on."""
+        self._account = account
+        self._own = await self._local.transact(lambda tables: own_of(tables, account))
+        if self._receiver is None:
+            self._receiver = Receiver(self._local, self._own, self._wake_readers)
+            self._nursery.start_soon(self._receiver.run, self._own.contact.origin)
+
+    async def _wait_connected(self) -> None:
+        assert self._receiver is not None  # noqa: S101 - the caller has connected
+        with trio.move_on_after(CONNECT_WITHIN):
+            while not self._receiver.ready.is_set():
+                if self._receiver.trouble is not None:
+                    raise self._receiver.trouble
+                with trio.move_on_after(0.1):
+                    await self._receiver.ready.wait()
+            return
+        raise errors.ServerUnreachable("the relay does not answer")
+
+    async def _upkeep(self, account: Account) -> None:
+        """Renew prekeys at once and every hour. A keyserver that is away is asked again the next time."""
+        while True:
+            with suppress(errors.SottovoceError):
+                await self._registration.renew(account)
+            await trio.sleep(UPKEEP_EVERY)
+
+    async def _finish(self) -> None:
+        """A block that ended without an error has handled what it was shown; give the outbox a moment."""
+        await self._local.transact(self._mark_handled)
+        if self.trouble is None:
+            with trio.move_on_after(LINGER):
+                while await self._local.transact(lambda tables: tables.outbox.size()) > 0:
+                    await self._sender.settled.wait()
+
+    # --- Sending ---
+
+    async def send(self, to: str, text: str) -> Sent:
+        """Encrypt `text` for every device of `to` and put it in the outbox; it is durable when this returns.
+
+        `to` is a username or an account id. A name is looked up once and pinned: the keyserver is trusted for it at
+        first contact; an account id proves itself. Raises NotRegistered, UnknownRecipient, NoDevices, UntrustedKeys,
+        MessageTooLarge, InvalidInput, ServerUnreachable (only where keys must be fetched), StoreFailed.
+        Cancellation: either nothing happened, or the message goes out.
+        """
+        own = self._registered()
+        account_id = await self._resolve(to)
+        if account_id == own.account_id:
+            raise errors.InvalidInput("a message to oneself has no recipient")
+        if len(_utf8(text)) > MAX_TEXT:
+            raise errors.MessageTooLarge(f"a message has at most {MAX_TEXT} bytes of text")
+        message_id = MessageId(primitives.random_bytes(16))
+        await self._encrypt(own, account_id, Text(message_id, now_ms(), text))
+        sent = Sent(message_id, self._wait_settled)
+        self._sent[message_id] = sent
+        return sent
+
+    async def _resolve(self, to: str) -> AccountId:
+        """The account that `to` names; a username is pinned when it is first found."""
+        if len(to) > 32:
+            return _check(parse_account_id, to)
+        username = _check(check_username, to)
+        known = await self._local.transact(lambda tables: tables.peers.named(username))
+        if known is not None:
+            return known
+        found = await self._directory.find(username)
+        await self._local.transact(lambda tables: tables.peers.put_name(username, found))
+        return found
+
+    async def _encrypt(self, own: Own, account_id: AccountId, content: Text) -> None:
+        """Put the content in the outbox, after fetching the bundles of devices that there is no session with."""
+        now = now_ms() // 1000
+
+        def encrypt_now(tables: Tables) -> list[DeviceId] | None:
+            """None if it is in the outbox; else the devices whose bundles are needed (empty: all)."""
+            missing = sessions.missing(tables, account_id, now)
+            if missing is None or missing:
+                return missing or []
+            self._put(tables.outbox, sessions.fan_out(tables, own, account_id, content, Ttl.MONTH, now))
+            return None
+
+        def encrypt_after(tables: Tables) -> None:
+            tables.peers.put(sessions.newest(tables.peers.get(account_id), peer))
+            for bundle in bundles:
+                if sessions.sending_session(tables, account_id, bundle.entry.device_id, now) is None:
+                    sessions.start(tables, own, bundle)
+            self._put(tables.outbox, sessions.fan_out(tables, own, account_id, content, Ttl.MONTH, now))
+
+        needed = await self._local.transact(encrypt_now)
+        if needed is not None:
+            peer, bundles = await self._directory.bundles(account_id, needed or None, now)
+            try:
+                await self._local.transact(encrypt_after)
+            except CryptoRefusal as refusal:
+                raise errors.UntrustedKeys(f"the recipient's keys are not to be trusted ({refusal.reason})") from None
+        for origin in await self._local.transact(lambda tables: tables.outbox.origins()):
+            self._sender.wake(origin)
+
+    @staticmethod
+    def _put(outbox: OutboxTable, envelopes: Sequence[Outgoing]) -> None:
+        if not envelopes:
+            raise errors.NoDevices("none of the recipient's devices can be written to at present")
+        for envelope in envelopes:
+            outbox.add(envelope)
+
+    def _settled(self, message_id: MessageId) -> None:
+        sent = self._sent.get(message_id)
+        if sent is not None:
+            sent.changed.set()
+
+    async def _wait_settled(self, sent: Sent) -> None:
+        while True:
+            sent.changed = trio.Event()
+            waiting, failures = await self._local.transact(
+                lambda tables: (tables.outbox.waiting(sent.message_id), tables.outbox.failures(sent.message_id))
+            )
+            if failures:
+                raise errors.DeliveryFailed(f"the relay refused the message ({Code(failures[0]).name.lower()})")
+            if waiting == 0:
+                return
+            await sent.changed.wait()
+
+    # --- Receiving ---
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Messages in the order of arrival, waiting for more for ever. One consumer at a time.
+
+        A message counts as handled when the next is asked for, or when the client's block ends without an error; a
+        program that dies before sees it again. Raises NotRegistered, StoreFailed.
+        Cancellation: loses nothing.
+        """
+        self._registered()
+        return _Messages(self._next_message)
+
+    async def wait_caught_up(self) -> None:
+        """Wait until all that had waited at the relay when this client connected is stored here.
+
+        Cancellation: stops waiting, nothing else."""
+        self._registered()
+        assert self._receiver is not None  # noqa: S101 - a registered client has one
+        await self._receiver.caught_up.wait()
+
+    async def _next_message(self) -> Message:
+        while True:
+            arrived = self._arrived
+            found = await self._local.transact(self._hand_over)
+            if found is not None:
+                return found
+            await arrived.wait()
+
+    def _hand_over(self, tables: Tables) -> Message | None:
+        """Count the message that was shown last as handled, and show the next."""
+        self._mark_handled(tables)
+        found = tables.inbox.unhandled(limit=1)
+        if not found:
+            return None
+        self._shown = found[0].position
+        name = tables.peers.name_of(found[0].message.account_id)
+        return make_message(found[0].message, name, self.send)
+
+    def _mark_handled(self, tables: Tables) -> None:
+        if self._shown is not None:
+            tables.inbox.mark_handled(self._shown)
+            self._shown = None
+
+    def _wake_readers(self) -> None:
+        self._arrived.set()
+        self._arrived = trio.Event()
+
+    def _registered(self) -> Own:
+        if self._own is None or self._account is None or not self._account.registered:
+            raise errors.NotRegistered("this store has no registered account")
+        return self._own
+
+
+class _Messages:
+    """The iterator behind `Client.messages`."""
+
+    def __init__(self, following: Callable[[], Awaitable[Message]]) -> None:
+        self._following = following
+
+    def __aiter__(self) -> "_Messages":
+        return self
+
+    async def __anext__(self) -> Message:
+        return await self._following()
+
+
+def _check(parse: Callable[[str], T], text: str) -> T:
+    """Parse what the caller gave; a WireError becomes InvalidInput."""
+    try:
+        return parse(text)
+    except WireError as error:
+        raise errors.InvalidInput(error.detail) from None
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise errors.InvalidInput("the text holds a lone surrogate, which no encoding can carry") from None

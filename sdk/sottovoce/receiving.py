@@ -1,0 +1,110 @@
+"""The owner's connection: proves this device's queues, takes in pages, and acknowledges what is safely stored."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+from sottovoce_wire.frames import KeyClass
+from sottovoce_wire.ids import QueueId, send_key_hash
+
+from . import errors
+from .backoff import Backoff
+from .links import Link, with_link
+from .local import Local, now_ms
+from .protocol import opening, relay_link
+from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
+from .protocol.state import Own
+from .store.account import CONTACT, INTAKE
+from .store.database import Tables
+
+#: Envelopes taken in with one commit.
+PAGE: Final = 64
+PING_AFTER: Final = 30.0
+DEAD_AFTER: Final = 90.0
+
+
+class Receiver:
+    """Keeps one owner connection to this device's relay, reconnecting by itself.
+
+    `ready` is set once the queues were proven for the first time; `caught_up` once all that had waited then is stored.
+    `trouble` says why there is no connection now, `expired` how many envelopes the relay reported as expired.
+    """
+
+    def __init__(self, local: Local, own: Own, arrived: Callable[[], None]) -> None:
+        self._local = local
+        self._own = own
+        self._arrived = arrived
+        self._backoff = Backoff()
+        self._behind: set[QueueId] = set()
+        self.ready = trio.Event()
+        self.caught_up = trio.Event()
+        self.expired = 0
+        self.trouble: errors.SottovoceError | None = None
+
+    async def run(self, origin: str) -> None:
+        """Connect, receive, reconnect, for ever.
+
+        Cancellation: what is not stored is not acknowledged, and comes again."""
+        while True:
+            try:
+                await with_link(origin, partial(self._talk, origin))
+            except errors.SottovoceError as error:
+                self.trouble = error
+            except RelayFault as fault:
+                self.trouble = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+            await self._backoff.wait()
+
+    async def _talk(self, origin: str, link: Link) -> None:
+        queues = await self._local.transact(_queues)
+        self._behind = {queue.owner.queue_id for queue in queues}
+        owner = OwnerLink(origin, queues)
+        await link.send(relay_link.hello())
+        while True:
+            happened, answers = owner.receive(await _next_frame(link))
+            for frame in answers:
+                await link.send(frame)
+            for event in happened:
+                await self._handle(owner, link, event)
+
+    async def _handle(self, owner: OwnerLink, link: Link, event: Event) -> None:
+        match event:
+            case Ready():
+                self._backoff.reset()
+                self.trouble = None
+                self.ready.set()
+            case Arrived():
+                for start in range(0, len(event.envelopes), PAGE):
+                    await self._take_in(event.envelopes[start : start + PAGE])
+                await link.send(owner.ack(event.queue, event.upto))
+            case CaughtUp():
+                self._behind.discard(event.queue)
+                if not self._behind:
+                    self.caught_up.set()
+            case Gap():
+                self.expired += event.count
+
+    async def _take_in(self, page: Sequence[tuple[KeyClass, bytes]]) -> None:
+        """Decrypt and store a page in one transaction, then tell whoever waits for messages."""
+
+        def work(tables: Tables) -> None:
+            for key_class, envelope in page:
+                opening.receive(tables, self._own, key_class, envelope, now_ms())
+
+        await self._local.transact(work)
+        self._arrived()
+
+
+async def _next_frame(link: Link) -> bytes:
+    """The next frame, with a ping after 30 silent seconds. Raises ServerUnreachable after 90."""
+    with trio.move_on_after(DEAD_AFTER):
+        while True:
+            with trio.move_on_after(PING_AFTER):
+                return await link.receive()
+            await link.send(relay_link.ping())
+    raise errors.ServerUnreachable("the relay has fallen silent")
+
+
+def _queues(tables: Tables) -> list[OwnQueue]:
+    queues = [tables.account.queue(kind) for kind in (INTAKE, CONTACT)]
+    return [OwnQueue(queue.owner, ((send_key_hash(queue.send_key), queue.key_class),)) for queue in queues]

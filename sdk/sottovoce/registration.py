@@ -1,0 +1,174 @@
+"""The device's account at the keyserver: making it, publishing its prekeys, renewing them on schedule."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from sottovoce_wire import directory as wire
+from sottovoce_wire import labels, limits, records
+from sottovoce_wire.frames import KeyClass
+from sottovoce_wire.ids import SendKey
+from sottovoce_wire.records import ListFlag
+
+from . import errors
+from .crypto import identity, primitives
+from .crypto.identity import DeviceKeys, OwnerKey, RootKey
+from .crypto.prekeys import OwnPrekeys
+from .directory import CounterConflict, Directory, Signer
+from .local import Local, now_ms
+from .protocol.content import ContactAddress
+from .protocol.state import Own
+from .store.account import CONTACT, INTAKE, Account, OwnQueue
+from .store.database import Tables
+
+T = TypeVar("T")
+
+ONE_TIME_PREKEYS: Final = 100
+REFILL_BELOW: Final = 50
+ROTATE_AFTER: Final = 7 * limits.DAY
+PUBLISH_AFTER: Final = limits.DAY
+#: Private prekeys live this long after they were replaced: the longest life of an envelope, and a day.
+WIPE_AFTER: Final = 31 * limits.DAY
+
+
+def own_of(tables: Tables, account: Account) -> Own:
+    """What the session manager needs to know of this device. The relay must be known."""
+    queue = tables.account.queue(CONTACT)
+    contact = ContactAddress(account.relay or "", queue.owner.queue_id, queue.send_key)
+    return Own(account.root.account_id, account.root.public, account.device, account.device_list, contact)
+
+
+def prepare(tables: Tables, server: str, relay: str) -> Account:
+    """The store's account; made now, keys, queues and prekeys, if there is none. Nothing is told to anybody yet."""
+    if tables.account.get() is None:
+        _create(tables, server)
+    tables.account.set_relay(relay)
+    account = tables.account.get()
+    assert account is not None  # noqa: S101 - made just above
+    return account
+
+
+def _create(tables: Tables, server: str) -> None:
+    root, device = RootKey.generate(), DeviceKeys.generate()
+    now = now_ms() // 1000
+    device_list = identity.make_device_list(
+        root,
+        [device.consent(root.account_id)],
+        version=1,
+        previous=records.NO_LIST_HASH,
+        time=now,
+        flag=ListFlag.NORMAL,
+    )
+    tables.account.create(server, root, device, device_list)
+    for kind, key_class in ((INTAKE, KeyClass.STRANGER), (CONTACT, KeyClass.CONTACT)):
+        send_key = SendKey(primitives.random_bytes(32))
+        tables.account.add_queue(kind, OwnQueue(OwnerKey.generate(), send_key, key_class))
+    tables.prekeys.add(OwnPrekeys.generate(device, root.account_id, 1, now))
+    tables.prekeys.make_one_time(ONE_TIME_PREKEYS)
+
+
+class Registration:
+    """Tells the keyserver about this device. Every change is made durable here before it is said there."""
+
+    def __init__(self, local: Local, directory: Directory) -> None:
+        self._local = local
+        self._directory = directory
+
+    async def register(self, account: Account, username: str) -> None:
+        """Claim `username` and publish everything, all or nothing. Raises NameTaken and what `Directory` raises.
+
+        Cancellation: the name may or may not be registered; calling again finds out."""
+        publish = await self._local.transact(_publish_body)
+        claim = records.UsernameClaim(account.root.account_id, now_ms() // 1000, username)
+        request = wire.Register(
+            account.root.public,
+            account.device_list,
+            publish,
+            account.root.sign(labels.USERNAME_CLAIM, claim.pack()),
+        )
+        await self._signed(lambda counter: self._directory.register(_signer(account), counter, request))
+
+        def confirm(tables: Tables) -> None:
+            tables.account.set_registered(username)
+            _confirm(tables, publish)
+
+        await self._local.transact(confirm)
+
+    async def renew(self, account: Account) -> None:
+        """Rotate and refill prekeys as their schedule says, and publish if there is anything new or a day has passed.
+
+        Cancellation: safe; the next call goes on."""
+        if not await self._local.transact(_renewal_due):
+            return
+        remaining = await self._publish(account)
+        if remaining < REFILL_BELOW:
+            await self._local.transact(lambda tables: tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining))
+            await self._publish(account)
+
+    async def _publish(self, account: Account) -> int:
+        request = await self._local.transact(_publish_body)
+        remaining = await self._signed(lambda counter: self._directory.publish(_signer(account), counter, request))
+        await self._local.transact(lambda tables: _confirm(tables, request))
+        return remaining
+
+    async def _signed(self, change: Callable[[int], Awaitable[T]]) -> T:
+        """Make a change under a fresh counter; once more above the keyserver's, if a lost answer left ours behind."""
+        counter = await self._local.transact(lambda tables: tables.account.next_counter())
+        try:
+            return await change(counter)
+        except CounterConflict as conflict:
+            last = conflict.last
+        counter = await self._local.transact(lambda tables: tables.account.next_counter(above=last))
+        try:
+            return await change(counter)
+        except CounterConflict:
+            raise errors.ServerRefused("the keyserver refuses every request counter") from None
+
+
+def _signer(account: Account) -> Signer:
+    return Signer(account.root.account_id, account.device)
+
+
+def _renewal_due(tables: Tables) -> bool:
+    """Rotate prekeys that are a week old; whether anything is to be published."""
+    account, current = tables.account.get(), tables.prekeys.current()
+    if account is None or current is None:
+        return False
+    now = now_ms() // 1000
+    if now - current.created >= ROTATE_AFTER:
+        tables.prekeys.add(OwnPrekeys.generate(account.device, account.root.account_id, current.record_id + 1, now))
+        return True
+    return abs(now - account.published_at) >= PUBLISH_AFTER or bool(tables.prekeys.unpublished(1))
+
+
+def _publish_body(tables: Tables) -> wire.Publish:
+    account, current = tables.account.get(), tables.prekeys.current()
+    if account is None or account.relay is None or current is None:
+        raise errors.NotRegistered("this store has no account yet")
+    intake, now = tables.account.queue(INTAKE), now_ms() // 1000
+    contact = records.ContactRecord(
+        account.root.account_id,
+        account.device.device_id,
+        tables.account.next_contact_sequence(),
+        now,
+        now + limits.RECORD_LIFETIME,
+        intake.owner.queue_id,
+        intake.send_key,
+        account.relay,
+    )
+    fresh = tables.prekeys.unpublished(limits.MAX_ONE_TIME_PREKEYS)
+    return wire.Publish(
+        current.record,
+        account.device.sign_record(labels.CONTACT_RECORD, contact.pack()),
+        [wire.OneTimePrekey(prekey.id, prekey.public) for prekey in fresh],
+    )
+
+
+def _confirm(tables: Tables, published: wire.Publish) -> None:
+    """The keyserver has taken this: older prekeys are replaced, and wiped when no envelope can need them any more."""
+    now = now_ms() // 1000
+    payload, _ = records.split_signed(published.prekey_record)
+    tables.account.set_published(now)
+    tables.prekeys.replace_older(records.PrekeyRecord.parse(payload).record_id, now)
+    tables.prekeys.wipe_replaced(now - WIPE_AFTER)
+    if published.one_time_prekeys:
+        tables.prekeys.mark_published(published.one_time_prekeys[-1].id)

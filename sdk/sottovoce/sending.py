@@ -1,0 +1,147 @@
+"""The sender's connections: the outbox, in order, to each relay, until it has answered *accepted*."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import SendItem, SendResult
+from sottovoce_wire.ids import EnvelopeId, MessageId, QueueId
+
+from . import errors
+from .backoff import Backoff
+from .crypto import primitives
+from .links import Link, with_link
+from .local import Local
+from .protocol import relay_link
+from .protocol.relay_link import Answered, Event, RelayFault, SenderLink
+from .store.database import Tables
+from .store.outbox import Waiting
+
+#: A connection with nothing to send is closed after this; the next message opens another.
+IDLE: Final = 60.0
+ANSWER_WITHIN: Final = 60.0
+#: A full queue is tried again no sooner and no later than this, whatever the relay suggests.
+SOONEST_RETRY: Final = 0.2
+LATEST_RETRY: Final = 600.0
+#: Codes after which the same envelope may be accepted later. All others but ACCEPTED and ID_CONFLICT are final.
+RETRYABLE: Final = frozenset({Code.QUEUE_FULL, Code.TRY_AGAIN})
+
+
+class Sender:
+    """Empties the outbox. One task for each relay; one Send under way at a time on each, so that order holds.
+
+    `settled` is set, and replaced, whenever a relay has answered; `trouble` says why a relay cannot be reached now.
+    """
+
+    def __init__(self, local: Local, nursery: trio.Nursery, settled: Callable[[MessageId], None]) -> None:
+        self._local = local
+        self._nursery = nursery
+        self._report = settled
+        self._wake: dict[str, trio.Event] = {}
+        self.settled = trio.Event()
+        self.trouble: dict[str, errors.SottovoceError] = {}
+
+    def wake(self, origin: str) -> None:
+        """Something for this relay has been added to the outbox."""
+        event = self._wake.get(origin)
+        if event is None:
+            self._wake[origin] = trio.Event()
+            self._nursery.start_soon(self._serve, origin)
+        else:
+            event.set()
+
+    async def _serve(self, origin: str) -> None:
+        """Send what waits for one relay, then whatever is added, for ever.
+
+        Cancellation: an envelope without an answer stays in the outbox and is sent again, the same bytes."""
+        backoff = Backoff()
+        held_back: dict[QueueId, float] = {}
+        while True:
+            try:
+                await self._wait_for_work(origin, held_back)
+                await with_link(origin, partial(self._talk, origin, held_back, backoff))
+                continue
+            except errors.SottovoceError as error:
+                self.trouble[origin] = error
+            except RelayFault as fault:
+                self.trouble[origin] = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+            await backoff.wait()
+
+    async def _wait_for_work(self, origin: str, held_back: dict[QueueId, float]) -> None:
+        while not await self._next_batch(origin, held_back):
+            await self._idle(origin, held_back, trio.current_time() + LATEST_RETRY)
+
+    async def _idle(self, origin: str, held_back: dict[QueueId, float], until: float) -> None:
+        """Wait for a new envelope, for the first queue that may be tried again, or until `until`."""
+        with trio.move_on_at(min([until, *held_back.values()])):
+            await self._wake[origin].wait()
+
+    async def _next_batch(self, origin: str, held_back: dict[QueueId, float]) -> list[Waiting]:
+        for queue in [queue for queue, until in held_back.items() if until <= trio.current_time()]:
+            del held_back[queue]
+        self._wake[origin] = trio.Event()
+        return await self._local.transact(lambda tables: tables.outbox.batch(origin, held_back.keys()))
+
+    async def _talk(self, origin: str, held_back: dict[QueueId, float], backoff: Backoff, link: Link) -> None:
+        sender = SenderLink()
+        await link.send(relay_link.hello())
+        await _next_event(sender, link)
+        idle_since = trio.current_time()
+        while trio.current_time() < idle_since + IDLE:
+            batch = await self._next_batch(origin, held_back)
+            if not batch:
+                await self._idle(origin, held_back, idle_since + IDLE)
+                continue
+            await link.send(sender.send([_item(waiting) for waiting in batch]))
+            answer = await _next_event(sender, link)
+            if isinstance(answer, Answered):
+                await self._settle(batch, answer.results, held_back)
+            backoff.reset()
+            self.trouble.pop(origin, None)
+            idle_since = trio.current_time()
+
+    async def _settle(
+        self, batch: list[Waiting], results: tuple[SendResult, ...], held_back: dict[QueueId, float]
+    ) -> None:
+        """Write down what the relay answered, in one transaction; then tell whoever waits for these messages."""
+        pairs = list(zip(batch, results, strict=True))
+
+        def work(tables: Tables) -> None:
+            for waiting, result in pairs:
+                _record(tables, waiting, result.code)
+
+        await self._local.transact(work)
+        for waiting, result in pairs:
+            if result.code in RETRYABLE:
+                delay = min(max(result.retry_after_ms / 1000, SOONEST_RETRY), LATEST_RETRY)
+                held_back[waiting.outgoing.address.queue] = trio.current_time() + delay
+            else:
+                self._report(waiting.outgoing.message_id)
+        self.settled.set()
+        self.settled = trio.Event()
+
+
+def _record(tables: Tables, waiting: Waiting, code: Code) -> None:
+    if code is Code.ACCEPTED:
+        tables.outbox.remove(waiting.position)
+    elif code is Code.ID_CONFLICT:
+        tables.outbox.rename(waiting.position, EnvelopeId(primitives.random_bytes(16)))
+    elif code not in RETRYABLE:
+        tables.outbox.fail(waiting, code)
+
+
+def _item(waiting: Waiting) -> SendItem:
+    outgoing = waiting.outgoing
+    address = outgoing.address
+    return SendItem(address.queue, address.send_key, outgoing.envelope_id, outgoing.ttl, outgoing.body)
+
+
+async def _next_event(sender: SenderLink, link: Link) -> Event:
+    """The next event on a sender's link. Raises ServerUnreachable after 60 s without one, RelayFault."""
+    with trio.move_on_after(ANSWER_WITHIN):
+        while True:
+            for event in sender.receive(await link.receive()):
+                return event
+    raise errors.ServerUnreachable("the relay does not answer")

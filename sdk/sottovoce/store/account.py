@@ -1,0 +1,110 @@
+"""The device's own account: keys, signed list, queues, and the counters that must never repeat."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import apsw
+from sottovoce_wire.frames import KeyClass
+from sottovoce_wire.ids import SendKey
+
+from ..crypto.identity import DeviceKeys, OwnerKey, RootKey
+
+INTAKE: Final = "intake"
+CONTACT: Final = "contact"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account row, with its keys parsed. `server` is the keyserver's origin, `relay` that of the queues' relay."""
+
+    server: str
+    root: RootKey
+    device: DeviceKeys
+    device_list: bytes
+    registered: bool
+    username: str | None
+    relay: str | None
+    published_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnQueue:
+    """A queue of this device and its one send key."""
+
+    owner: OwnerKey
+    send_key: SendKey = field(repr=False)
+    key_class: KeyClass
+
+
+class AccountTable:
+    """Tables `account` and `own_queues`."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._execute = connection.execute
+
+    def get(self) -> Account | None:
+        """The account of this store, if one was made."""
+        row = self._execute(
+            "SELECT server, root_entropy, device, device_list, registered, username, relay, published_at FROM account"
+        ).get
+        if row is None:
+            return None
+        server, entropy, device, device_list, registered, username, relay, published_at = row
+        return Account(
+            server,
+            RootKey.from_entropy(entropy),
+            DeviceKeys.unpack(device),
+            device_list,
+            bool(registered),
+            username,
+            relay,
+            published_at,
+        )
+
+    def create(self, server: str, root: RootKey, device: DeviceKeys, device_list: bytes) -> None:
+        """Store a new account, not yet registered."""
+        self._execute(
+            "INSERT INTO account VALUES (1, ?, ?, ?, ?, 0, NULL, NULL, 0, 0, 0)",
+            (server, root.entropy, device.pack(), device_list),
+        )
+
+    def set_relay(self, relay: str) -> None:
+        """The relay on which this device's queues are."""
+        self._execute("UPDATE account SET relay = ?", (relay,))
+
+    def set_registered(self, username: str) -> None:
+        """The keyserver has confirmed the account and its name."""
+        self._execute("UPDATE account SET registered = 1, username = ?", (username,))
+
+    def set_published(self, now: int) -> None:
+        """The keyserver has confirmed the current records."""
+        self._execute("UPDATE account SET published_at = ?", (now,))
+
+    def next_counter(self, above: int = 0) -> int:
+        """A request counter never used before, greater than `above`; it counts as used from the commit on."""
+        return self._next("request_counter", above)
+
+    def next_contact_sequence(self) -> int:
+        """A contact record sequence never used before."""
+        return self._next("contact_sequence", 0)
+
+    def _next(self, column: str, above: int) -> int:
+        value: int = self._execute(
+            f"UPDATE account SET {column} = max({column}, ?) + 1 RETURNING {column}",  # noqa: S608 - two fixed names
+            (above,),
+        ).get
+        return value
+
+    def queue(self, kind: str) -> OwnQueue:
+        """The queue of this kind."""
+        seed, send_key, key_class = self._execute(
+            "SELECT owner_seed, send_key, key_class FROM own_queues WHERE kind = ?", (kind,)
+        ).get
+        return OwnQueue(OwnerKey.from_seed(seed), SendKey(send_key), KeyClass(key_class))
+
+    def add_queue(self, kind: str, queue: OwnQueue) -> None:
+        """Store a new queue's keys, before the relay hears of it."""
+        self._execute(
+            "INSERT INTO own_queues VALUES (?, ?, ?, ?)",
+            (kind, queue.owner.seed, queue.send_key, int(queue.key_class)),
+        )

@@ -1,0 +1,73 @@
+"""The device's own prekeys: the current signed ones, those that were replaced, and the one-time prekeys."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import apsw
+
+from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
+
+#: One-time prekeys kept: some are handed out by the keyserver and never used by whoever took them.
+KEPT: Final = 2_000
+
+
+class PrekeyTable:
+    """Tables `prekeys` and `one_time_prekeys`. Satisfies `protocol.state.Prekeys`."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._execute = connection.execute
+
+    def current(self) -> OwnPrekeys | None:
+        """The newest prekeys."""
+        state = self._execute("SELECT state FROM prekeys ORDER BY record_id DESC LIMIT 1").get
+        return None if state is None else OwnPrekeys.unpack(state)
+
+    def add(self, prekeys: OwnPrekeys) -> None:
+        """Store new prekeys, before the keyserver hears of them."""
+        self._execute(
+            "INSERT INTO prekeys VALUES (?, ?, ?, NULL)", (prekeys.record_id, prekeys.pack(), prekeys.created)
+        )
+
+    def replace_older(self, record_id: int, now: int) -> None:
+        """The keyserver hands out `record_id` now: those before it count as replaced from `now`."""
+        self._execute("UPDATE prekeys SET replaced = ? WHERE record_id < ? AND replaced IS NULL", (now, record_id))
+
+    def wipe_replaced(self, before: int) -> None:
+        """Wipe prekeys replaced before `before` (unix seconds), and forget the handshakes made to them."""
+        self._execute(
+            "DELETE FROM accepted_handshakes WHERE record_id IN (SELECT record_id FROM prekeys WHERE replaced < ?)",
+            (before,),
+        )
+        self._execute("DELETE FROM prekeys WHERE replaced < ?", (before,))
+
+    def records(self, wire_id: int) -> Sequence[OwnPrekeys]:
+        """The prekeys whose record id is `wire_id` modulo 256, newest first."""
+        rows = self._execute("SELECT state FROM prekeys WHERE record_id % 256 = ? ORDER BY record_id DESC", (wire_id,))
+        return [OwnPrekeys.unpack(state) for (state,) in rows]
+
+    def one_time(self, prekey_id: int) -> OneTimePrekey | None:
+        """A one-time prekey that has not been used."""
+        state = self._execute("SELECT state FROM one_time_prekeys WHERE id = ?", (prekey_id,)).get
+        return None if state is None else OneTimePrekey.unpack(state)
+
+    def use_one_time(self, prekey_id: int) -> None:
+        """Wipe a one-time prekey. Its id is never given out again."""
+        self._execute("DELETE FROM one_time_prekeys WHERE id = ?", (prekey_id,))
+
+    def make_one_time(self, count: int) -> None:
+        """Make and store `count` one-time prekeys, before the keyserver hears of them, and wipe the oldest."""
+        for _ in range(count):
+            self._execute("INSERT INTO one_time_prekeys (state) VALUES (NULL)")
+            prekey_id: int = self._execute("SELECT last_insert_rowid()").get
+            packed = OneTimePrekey.generate(prekey_id).pack()
+            self._execute("UPDATE one_time_prekeys SET state = ? WHERE id = ?", (packed, prekey_id))
+        self._execute("DELETE FROM one_time_prekeys WHERE id <= (SELECT max(id) FROM one_time_prekeys) - ?", (KEPT,))
+
+    def unpublished(self, limit: int) -> list[OneTimePrekey]:
+        """The oldest `limit` one-time prekeys that the keyserver does not have yet."""
+        rows = self._execute("SELECT state FROM one_time_prekeys WHERE published = 0 ORDER BY id LIMIT ?", (limit,))
+        return [OneTimePrekey.unpack(state) for (state,) in rows]
+
+    def mark_published(self, upto: int) -> None:
+        """The keyserver has every one-time prekey up to this id."""
+        self._execute("UPDATE one_time_prekeys SET published = 1 WHERE id <= ?", (upto,))

@@ -1,0 +1,118 @@
+"""People for the SDK's tests: each with a real encrypted store, and no network between them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sottovoce.crypto import identity
+from sottovoce.crypto.prekeys import open_prekeys
+from sottovoce.protocol import opening, sessions
+from sottovoce.protocol.content import Text
+from sottovoce.protocol.opening import Outcome
+from sottovoce.protocol.state import Address, Outgoing, Own, Peer
+from sottovoce.registration import own_of, prepare
+from sottovoce.store.account import INTAKE
+from sottovoce.store.database import Store, Tables, open_store
+from sottovoce_wire.frames import KeyClass, Ttl
+from sottovoce_wire.ids import MessageId
+
+ORIGIN = "http://127.0.0.1:8480"
+
+
+@dataclass
+class Person:
+    """One device on a store of its own. `now` is unix seconds."""
+
+    store: Store
+    own: Own
+    sent: int = 0
+
+    def peer(self) -> Peer:
+        return Peer(self.own.account_id, self.own.root_public, self.own.device_list)
+
+    def bundle(self, now: int, *, one_time: bool = True) -> sessions.Bundle:
+        """What a keyserver would hand out; the one-time prekey is handed out once."""
+        with self.store.transaction() as tables:
+            current = tables.prekeys.current()
+            assert current is not None
+            prekeys = tables.prekeys.unpublished(1)
+            tables.prekeys.mark_published(prekeys[0].id)
+            intake = tables.account.queue(INTAKE)
+        entry = identity.open_device_list(self.own.root_public, self.own.device_list).devices[0]
+        return sessions.Bundle(
+            self.own.account_id,
+            entry,
+            current.record,
+            open_prekeys(entry, self.own.account_id, current.record, now),
+            (prekeys[0].id, prekeys[0].public) if one_time else None,
+            Address(ORIGIN, intake.owner.queue_id, intake.send_key, KeyClass.STRANGER),
+        )
+
+    def meet(self, other: "Person", now: int, *, one_time: bool = True) -> None:
+        """Start a session with `other` from its bundle."""
+        bundle = other.bundle(now, one_time=one_time)
+        with self.store.transaction() as tables:
+            tables.peers.put(other.peer())
+            sessions.start(tables, self.own, bundle)
+
+    def write(self, other: "Person", text: str, now: int) -> Outgoing:
+        """Encrypt a text for the other's one device."""
+        self.sent += 1
+        content = Text(MessageId(self.sent.to_bytes(16, "big")), now * 1000, text)
+        with self.store.transaction() as tables:
+            found = sessions.fan_out(tables, self.own, other.own.account_id, content, Ttl.MONTH, now)
+        assert len(found) == 1
+        return found[0]
+
+    def read(self, envelope: Outgoing | bytes, now: int, key_class: KeyClass | None = None) -> Outcome:
+        """Take in an envelope, under the class of the key that it was sent with."""
+        body = envelope.body if isinstance(envelope, Outgoing) else envelope
+        if key_class is None:
+            key_class = envelope.address.key_class if isinstance(envelope, Outgoing) else KeyClass.CONTACT
+        with self.store.transaction() as tables:
+            return opening.receive(tables, self.own, key_class, body, now * 1000)
+
+    def texts(self) -> list[str]:
+        """Every text received so far, in order."""
+        with self.store.transaction() as tables:
+            return [unhandled.message.text for unhandled in tables.inbox.unhandled(10_000)]
+
+    def undecryptable(self) -> list[str]:
+        """The reasons of what could not be read."""
+        with self.store.transaction() as tables:
+            return [reason for reason, _ in tables.inbox.undecryptable()]
+
+    def dump(self) -> list[tuple[object, ...]]:
+        """Every row of every table that a refused envelope must not touch."""
+        with self.store.transaction() as tables:
+            return _rows(tables)
+
+
+_UNTOUCHED = (
+    "account",
+    "own_queues",
+    "prekeys",
+    "one_time_prekeys",
+    "peers",
+    "peer_addresses",
+    "sessions",
+    "skipped_keys",
+    "accepted_handshakes",
+    "messages",
+    "outbox",
+)
+
+
+def _rows(tables: Tables) -> list[tuple[object, ...]]:
+    execute = tables.sessions._execute
+    return [
+        (name, *row)
+        for name in _UNTOUCHED
+        for row in execute(f"SELECT * FROM {name} ORDER BY 1")  # noqa: S608 - fixed names
+    ]
+
+
+def make_person(path: Path) -> Person:
+    """A new device with a new account on a new store."""
+    store = open_store(path)
+    with store.transaction() as tables:
+        return Person(store, own_of(tables, prepare(tables, ORIGIN, ORIGIN)))

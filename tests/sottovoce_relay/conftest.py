@@ -1,0 +1,219 @@
+"""A real relay on a real socket, its owners and senders, for the relay's tests."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import pytest
+import trio
+import trio_websocket
+from nacl.signing import SigningKey
+from sottovoce_hosting.testing import ServedForTest, start_server
+from sottovoce_relay.app import PATH, open_relay
+from sottovoce_relay.settings import RelaySettings
+from sottovoce_wire import ids, limits
+from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import (
+    Ack,
+    ClientFrame,
+    CreateQueue,
+    Done,
+    Goodbye,
+    Hello,
+    KeyClass,
+    NewSendKey,
+    OpenQueue,
+    Receive,
+    RelayFrame,
+    Send,
+    SendItem,
+    SendResults,
+    Ttl,
+    Welcome,
+    decode_relay_frame,
+    encode,
+)
+from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey
+from sottovoce_wire.records import owner_challenge
+
+F = TypeVar("F", bound=RelayFrame)
+
+#: Far longer than a passing test needs.
+PATIENCE = 20.0
+
+
+@dataclass
+class Clock:
+    """Unix time, as the test wants it."""
+
+    now: float = 1_800_000_000
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """A queue as its owner knows it: one key of each class."""
+
+    owner: SigningKey = field(default_factory=SigningKey.generate)
+    keys: dict[KeyClass, SendKey] = field(default_factory=lambda: {kind: SendKey(os.urandom(32)) for kind in KeyClass})
+
+    @property
+    def owner_key(self) -> bytes:
+        return bytes(self.owner.verify_key)
+
+    @property
+    def queue(self) -> QueueId:
+        return ids.queue_id_of(self.owner_key)
+
+    @property
+    def send_keys(self) -> list[NewSendKey]:
+        return [NewSendKey(ids.send_key_hash(key), kind) for kind, key in self.keys.items()]
+
+    def item(
+        self, body: bytes, kind: KeyClass = KeyClass.CONTACT, envelope_id: bytes | None = None, ttl: Ttl = Ttl.DAY
+    ) -> SendItem:
+        """An envelope for this queue."""
+        return SendItem(self.queue, self.keys[kind], EnvelopeId(envelope_id or os.urandom(16)), ttl, body)
+
+
+class Client:
+    """One connection to a relay, frame by frame."""
+
+    def __init__(self, socket: trio_websocket.WebSocketConnection, origin: str) -> None:
+        self.socket = socket
+        self.origin = origin
+        self.nonce = b""
+
+    async def say(self, frame: ClientFrame) -> None:
+        await self.socket.send_message(encode(frame))
+
+    async def hear(self) -> RelayFrame:
+        with trio.fail_after(PATIENCE):
+            data = await self.socket.get_message()
+        assert isinstance(data, bytes)
+        return decode_relay_frame(data)
+
+    async def expect(self, kind: type[F]) -> F:
+        frame = await self.hear()
+        assert isinstance(frame, kind), frame
+        return frame
+
+    async def hear_until(self, kind: type[F]) -> F:
+        """The next frame of this kind; others are passed over."""
+        while True:
+            frame = await self.hear()
+            if isinstance(frame, kind):
+                return frame
+
+    async def greet(self) -> None:
+        await self.say(Hello([limits.PROTOCOL_VERSION]))
+        self.nonce = (await self.expect(Welcome)).nonce
+
+    def signature(self, box: Mailbox) -> bytes:
+        return box.owner.sign(owner_challenge(self.origin, self.nonce, box.queue)).signature
+
+    async def create(self, box: Mailbox) -> None:
+        await self.say(CreateQueue(1, box.owner_key, self.signature(box), box.send_keys))
+        assert await self.expect(Done) == Done(1)
+
+    async def open(self, box: Mailbox) -> None:
+        await self.say(OpenQueue(2, box.owner_key, self.signature(box)))
+        assert await self.expect(Done) == Done(2)
+
+    async def receive(self, box: Mailbox, count: int = 256, size: int = limits.MAX_UNACKNOWLEDGED_BYTES) -> None:
+        await self.say(Receive(3, box.queue, count, size))
+        assert await self.expect(Done) == Done(3)
+
+    async def send(self, items: Sequence[SendItem]) -> list[Code]:
+        """Send and hear what became of each item."""
+        await self.say(Send(4, list(items)))
+        answer = await self.expect(SendResults)
+        assert answer.request == 4
+        return [result.code for result in answer.results]
+
+    async def ack(self, box: Mailbox, upto: int, *singles: int) -> None:
+        await self.say(Ack(box.queue, upto, list(singles)))
+
+    async def goodbye(self) -> Goodbye:
+        """The relay's last frame, after which it closes."""
+        last = await self.hear_until(Goodbye)
+        with pytest.raises(trio_websocket.ConnectionClosed), trio.fail_after(PATIENCE):
+            await self.socket.get_message()
+        return last
+
+
+@asynccontextmanager
+async def connect(origin: str) -> AsyncIterator[Client]:
+    """A connection that was welcomed."""
+    async with trio_websocket.open_websocket_url("ws" + origin.removeprefix("http") + PATH) as socket:
+        client = Client(socket, origin)
+        await client.greet()
+        yield client
+
+
+@dataclass(frozen=True)
+class ServedRelay:
+    """A relay that answers, and the folder and clock that it works with."""
+
+    server: ServedForTest
+    data: Path
+    clock: Clock
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        return connect(self.server.url)
+
+    def socket(self) -> AbstractAsyncContextManager[trio_websocket.WebSocketConnection]:
+        """A connection that has said nothing yet."""
+        return trio_websocket.open_websocket_url("ws" + self.server.url.removeprefix("http") + PATH)
+
+    @asynccontextmanager
+    async def owner(self, box: Mailbox) -> AsyncIterator[Client]:
+        """A connection that has created `box`, or proven it again."""
+        async with self.connect() as client:
+            await client.create(box)
+            yield client
+
+
+StartRelay: TypeAlias = Callable[..., AbstractAsyncContextManager[ServedRelay]]
+
+
+@pytest.fixture
+def start_relay(tmp_path: Path) -> StartRelay:
+    """Serve a relay while a block runs; keywords are its settings. Served again, it finds its data again."""
+    clock = Clock()
+
+    @asynccontextmanager
+    async def start(**chosen: object) -> AsyncIterator[ServedRelay]:
+        settings = RelaySettings.model_validate({"data": tmp_path, "port": 0, **chosen})
+        async with trio.open_nursery() as nursery:
+            server = await start_server(nursery, lambda origins: [open_relay(settings, origins, clock)], settings)
+            try:
+                yield ServedRelay(server, tmp_path, clock)
+            finally:
+                server.stop.set()
+
+    return start
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay) -> AsyncIterator[ServedRelay]:
+    """A relay with the default settings."""
+    async with start_relay() as served:
+        yield served
+
+
+@pytest.fixture
+def box() -> Mailbox:
+    """A queue that does not exist yet."""
+    return Mailbox()
+
+
+@pytest.fixture
+def other_box() -> Mailbox:
+    """Another one."""
+    return Mailbox()
