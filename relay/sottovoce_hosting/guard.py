@@ -264,11 +264,15 @@ class _Connection:
             return
         self._closing = True
         self._expect(self._deadlines.close)
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
-            try:
-                await self._stream.send_eof()
-            except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
-                self._scope.cancel()
+        if not isinstance(self._stream, trio.abc.HalfCloseableStream):
+            return  # TLS cannot; its peer sees the end when the connection is closed
+        # Shielded: a handler's tasks may be cancelling each other just because the answer is complete.
+        with trio.move_on_after(self._deadlines.close, shield=True):
+            async with self._write_lock:
+                try:
+                    await self._stream.send_eof()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._scope.cancel()
 
     async def spawn_app(
         self, _app: Any, _config: Config, scope: Any, send: Any

@@ -41,10 +41,13 @@ class Http:
 
     async def _bounded(self, response: httpx.Response) -> bytes:
         received = bytearray()
-        async for piece in response.aiter_raw():
-            received += piece
-            if len(received) > limits.MAX_DIRECTORY_BODY:
-                raise errors.WrongServer(f"{self._origin} sent more than an answer")
+        with trio.CancelScope() as reading:
+            async for piece in response.aiter_raw():
+                received += piece
+                if len(received) > limits.MAX_DIRECTORY_BODY:
+                    reading.cancel()  # raised in the next read, it unwinds the library's generators in order
+        if reading.cancelled_caught:
+            raise errors.WrongServer(f"{self._origin} sent more than an answer")
         return bytes(received)
 
     async def aclose(self) -> None:

@@ -21,7 +21,7 @@ from .primitives import OwnExchangeKey, PeerExchangeKey
 from .root_key import SessionRootKey
 
 KIND_RATCHET: Final = 0x03
-#: Steps that one message may walk its chains: four hours of a message every half second that never came.
+#: Steps that one message may walk its chains: 17 days of a message a minute that never came.
 MAX_STEPS: Final = 25_000
 
 #: kind ‖ session id ‖ ratchet key ‖ PN: the same for every message of a chain.
@@ -115,28 +115,18 @@ _SendingHalf: TypeAlias = _Unanswered | _StepDue | _Sending
 _ReceivingHalf: TypeAlias = _NothingReceived | _Receiving
 
 
-class _Step:
-    """What a message does to the state if it proves authentic."""
-
-    __slots__ = ("message_key", "passed", "receiving", "root", "sending")
-
-    def __init__(
-        self,
-        root: SessionRootKey,
-        sending: _SendingHalf,
-        receiving: _Receiving,
-        message_key: MessageKey,
-        passed: "Iterable[_Passed]",
-    ) -> None:
-        self.root: Final = root
-        self.sending: Final = sending
-        self.receiving: Final = receiving
-        self.message_key: Final = message_key
-        self.passed: Final = passed
-
-
 #: A ratchet key and positions of its chain that were walked over.
 _Passed: TypeAlias = tuple[bytes, Iterable[ReceivingChain]]
+
+
+class _Step(NamedTuple):
+    """What a message does to the state if it proves authentic."""
+
+    root: SessionRootKey
+    sending: _SendingHalf
+    receiving: _Receiving
+    message_key: MessageKey
+    passed: Iterable[_Passed]
 
 
 def message_session_id(message: bytes) -> bytes:
@@ -242,27 +232,32 @@ class Ratchet:
         if isinstance(sending, _StepDue):
             # The peer begins a chain only in answer to a ratchet key of ours, and it has seen none since its last.
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is of no chain that the peer could have begun")
-        ended, skipped_before = self._end_chain(header)
-        _check_steps(skipped_before + header.number)
+        _check_steps(self._missing_before(header) + header.number)
         peer = PeerExchangeKey(header.ratchet_key)
         root, first = self._root.start_receiving(sending.own, peer)
         chain, passed = first.walk(header.number)
         due = _StepDue(peer, sending.chain.number if isinstance(sending, _Sending) else 0)
         receiving = _Receiving(peer, chain.after())
-        return _Step(root, due, receiving, chain.message_key(), [*ended, (header.ratchet_key, passed)])
+        return _Step(
+            root, due, receiving, chain.message_key(), [*self._end_chain(header), (header.ratchet_key, passed)]
+        )
 
-    def _end_chain(self, header: _Header) -> tuple[list[_Passed], int]:
-        """What is still to come of the chain that ends with PN messages, and how many steps that is."""
+    def _missing_before(self, header: _Header) -> int:
+        """How many messages are still to come of the chain that ends with PN messages."""
         known = self._receiving
         number = known.chain.number if isinstance(known, _Receiving) else 0
         missing = header.previous_length - number
         if missing < 0 or (missing and isinstance(known, _NothingReceived)):
             raise CryptoRefusal(Reason.MALFORMED, "the length of the chain before is not possible")
+        return missing
+
+    def _end_chain(self, header: _Header) -> list[_Passed]:
+        """The positions of the messages that are still to come of the chain before."""
+        known = self._receiving
         if isinstance(known, _NothingReceived):
-            return [], 0
-        _check_steps(missing)
+            return []
         _, passed = known.chain.walk(header.previous_length)
-        return [(known.peer.public, passed)], missing
+        return [(known.peer.public, passed)]
 
     def _commit(self, step: _Step, header: _Header, message: bytes) -> Decrypted:
         body = self._open(step.message_key, header, message)

@@ -185,6 +185,14 @@ def test_a_changed_signature_is_refused() -> None:
         primitives.verify(key.public, b"another", signature)
 
 
+def test_bytes_do_not_move_between_a_message_and_its_signature() -> None:
+    key = SigningKey.generate()
+    signature = key.sign(b"message")
+    with pytest.raises(CryptoRefusal) as refusal:
+        primitives.verify(key.public, b"essage", signature + b"m")
+    assert refusal.value.reason is Reason.BAD_SIGNATURE
+
+
 # X25519
 
 

@@ -199,6 +199,10 @@ def test_a_message_of_another_session_is_refused(pair: Pair, bob_prekeys: OwnPre
     other = SessionKeys(b"o" * 32, b"r" * 32, *(bytes(32),) * 4)
     message = Ratchet.initiator(other, bob_prekeys.signed_prekey.public).encrypt(b"")
     Inbox(pair[1]).refuses(message, Reason.NOT_AUTHENTIC)
+    asked: list[int] = []
+    with pytest.raises(CryptoRefusal):
+        pair[1].decrypt(message, lambda key, n: asked.append(n))
+    assert asked == []
 
 
 def test_a_low_order_ratchet_key_is_refused(pair: Pair) -> None:
@@ -247,20 +251,31 @@ def send_and_lose(side: Ratchet, count: int) -> None:
         side.encrypt(b"")
 
 
-def test_a_message_25000_steps_ahead_is_read_and_leaves_the_newest_2000_keys(pair: Pair) -> None:
+@pytest.mark.parametrize("known_chain", [False, True])
+def test_25000_steps_ahead_is_read_and_leaves_the_newest_2000_keys_and_one_more_is_refused(
+    pair: Pair, known_chain: bool
+) -> None:
     alice, bob = talk(pair)
-    ratchet_key = alice.side.encrypt(b"")[33:65]
-    send_and_lose(alice.side, ratchet.MAX_STEPS - 1)
-    opened = bob.read(alice.side.encrypt(b"far"))
-    assert opened.body == b"far"
-    expected = range(ratchet.MAX_STEPS - chain_key.MAX_SKIPPED, ratchet.MAX_STEPS)
-    assert [(each.ratchet_key, each.n) for each in opened.skipped] == [(ratchet_key, n) for n in expected]
-
-
-def test_a_message_25001_steps_ahead_is_refused(pair: Pair) -> None:
-    alice, bob = talk(pair)
-    send_and_lose(alice.side, ratchet.MAX_STEPS + 1)
+    first = alice.side.encrypt(b"")
+    if known_chain:
+        bob.read(first)
+    send_and_lose(alice.side, ratchet.MAX_STEPS - 1 + known_chain)
+    far = alice.side.encrypt(b"far")
     bob.refuses(alice.side.encrypt(b"too far"), Reason.TOO_FAR_AHEAD)
+    opened = bob.read(far)
+    assert opened.body == b"far"
+    end = ratchet.MAX_STEPS + known_chain
+    expected = [(first[33:65], n) for n in range(end - chain_key.MAX_SKIPPED, end)]
+    assert [(each.ratchet_key, each.n) for each in opened.skipped] == expected
+
+
+def test_a_forged_length_of_the_chain_before_is_refused_before_it_is_walked(pair: Pair) -> None:
+    alice, bob = talk(pair)
+    bob.read(alice.side.encrypt(b""))
+    alice.read(bob.side.encrypt(b"turn"))
+    message = alice.side.encrypt(b"")
+    forged = message[:65] + chain_key.MAX_CHAIN.to_bytes(4, "big") + message[69:]
+    bob.refuses(forged, Reason.TOO_FAR_AHEAD)
 
 
 def test_the_steps_of_both_chains_count_together(pair: Pair) -> None:

@@ -1,0 +1,316 @@
+"""Clients against a real server process: what works, what bad input gets, and what survives a failure."""
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+from sottovoce import Client, errors, open_client, receiving
+from sottovoce.local import Local
+from sottovoce.store.database import Tables, open_store
+
+from tests.servers import ServerProcess
+
+T = TypeVar("T")
+PATIENCE = 60.0
+
+
+async def take(client: Client, count: int) -> list[str]:
+    """The next `count` texts."""
+    texts: list[str] = []
+    with trio.fail_after(PATIENCE):
+        async for message in client.messages():
+            texts.append(message.text)
+            if len(texts) == count:
+                break
+    return texts
+
+
+async def register(path: Path, server: ServerProcess, name: str) -> str:
+    """Register and go away; returns the account id."""
+    async with open_client(path, server=server.url) as client:
+        await client.register(name)
+        assert client.account_id is not None
+        return client.account_id
+
+
+async def test_two_people_talk(shared_server: ServerProcess, tmp_path: Path) -> None:
+    opened = partial(open_client, server=shared_server.url)
+    async with opened(tmp_path / "a.db") as alice, opened(tmp_path / "b.db") as bob:
+        await alice.register("anna")
+        await bob.register("boris")
+        sent = await alice.send("boris", "hello")
+        with trio.fail_after(PATIENCE):
+            await sent.wait_sent()
+            async for message in bob.messages():
+                assert message.text == "hello"
+                assert message.id == sent.id
+                assert message.sender == message.account_id == alice.account_id
+                assert abs((message.received_at - message.sent_at).total_seconds()) < PATIENCE
+                await message.reply("heard you")
+                break
+            async for message in alice.messages():
+                assert (message.sender, message.text) == ("boris", "heard you")
+                break
+
+
+async def test_what_was_sent_to_somebody_away_arrives_in_order_when_they_return(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    await register(tmp_path / "b.db", shared_server, "absent")
+    lines = [f"line {number}" for number in range(200)] + ["", " ", "多語言 🌍 עברית", "x" * 40_000]
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("writer")
+        sent = [await alice.send("absent", line) for line in lines]
+        with trio.fail_after(PATIENCE):
+            for message in sent:
+                await message.wait_sent()
+    async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+        assert await take(bob, len(lines)) == lines
+        with trio.fail_after(PATIENCE):
+            await bob.wait_caught_up()
+
+
+async def test_a_message_can_be_sent_to_an_account_id(shared_server: ServerProcess, tmp_path: Path) -> None:
+    account_id = await register(tmp_path / "b.db", shared_server, "by-id")
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("by-id-writer")
+        await (await alice.send(account_id, "hello")).wait_sent()
+    async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+        assert await take(bob, 1) == ["hello"]
+
+
+async def test_a_handled_message_is_not_shown_again_and_an_unhandled_one_is(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    await register(tmp_path / "b.db", shared_server, "forgetful")
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("reminder")
+        for text in ("one", "two", "three"):
+            await (await alice.send("forgetful", text)).wait_sent()
+    opened = partial(open_client, tmp_path / "b.db", server=shared_server.url)
+
+    async def die_with_the_second_in_hand() -> None:
+        async with opened() as bob:
+            assert await take(bob, 2) == ["one", "two"]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await die_with_the_second_in_hand()
+    async with opened() as bob:
+        assert await take(bob, 1) == ["two"]
+    async with opened() as bob:
+        assert await take(bob, 1) == ["three"]
+
+
+async def test_registering_again_changes_nothing(shared_server: ServerProcess, tmp_path: Path) -> None:
+    first = await register(tmp_path / "a.db", shared_server, "steady")
+    assert await register(tmp_path / "a.db", shared_server, "steady") == first
+
+
+async def test_a_registration_whose_answer_was_lost_is_finished_by_repeating_it(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    first = await register(tmp_path / "a.db", shared_server, "interrupted")
+    store = open_store(tmp_path / "a.db")
+    with store.transaction() as tables:
+        tables.account._execute("UPDATE account SET registered = 0, username = NULL, request_counter = 0")
+    store.close()
+    assert await register(tmp_path / "a.db", shared_server, "interrupted") == first
+
+
+# --- What bad input gets ---
+
+
+async def test_a_taken_name_is_refused_and_another_can_be_chosen(shared_server: ServerProcess, tmp_path: Path) -> None:
+    await register(tmp_path / "a.db", shared_server, "coveted")
+    async with open_client(tmp_path / "b.db", server=shared_server.url) as second:
+        with pytest.raises(errors.NameTaken):
+            await second.register("coveted")
+        await second.register("coveted-too")
+
+
+async def test_a_second_name_for_one_store_is_refused(shared_server: ServerProcess, tmp_path: Path) -> None:
+    await register(tmp_path / "a.db", shared_server, "first-name")
+    with pytest.raises(errors.AlreadyRegistered, match="first-name"):
+        await register(tmp_path / "a.db", shared_server, "second-name")
+
+
+@pytest.mark.parametrize("name", ["", "a", "A", "Bob", "1st", "a" * 33, "bob smith", "böb", "-x"])
+async def test_a_name_that_is_none_is_refused(shared_server: ServerProcess, tmp_path: Path, name: str) -> None:
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as client:
+        with pytest.raises(errors.InvalidInput):
+            await client.register(name)
+
+
+async def test_bad_sends_are_refused_and_leave_nothing(shared_server: ServerProcess, tmp_path: Path) -> None:
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as client:
+        with pytest.raises(errors.NotRegistered):
+            await client.send("nobody", "x")
+        with pytest.raises(errors.NotRegistered):
+            client.messages()
+        await client.register("careful")
+        assert client.account_id is not None
+        for to, text, error in [
+            ("nobody-at-all", "x", errors.UnknownRecipient),
+            ("a" * 52, "x", errors.UnknownRecipient),
+            ("a" * 51, "x", errors.InvalidInput),
+            ("No Name", "x", errors.InvalidInput),
+            ("", "x", errors.InvalidInput),
+            ("careful", "x", errors.InvalidInput),
+            (client.account_id, "x", errors.InvalidInput),
+        ]:
+            with pytest.raises(error):
+                await client.send(to, text)
+    await register(tmp_path / "b.db", shared_server, "patient")
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as client:
+        with pytest.raises(errors.MessageTooLarge):
+            await client.send("patient", "x" * 49_153)
+        with pytest.raises(errors.InvalidInput):
+            await client.send("patient", "\ud800")
+        assert await client._local.transact(lambda tables: tables.outbox.size()) == 0
+
+
+@pytest.mark.parametrize("url", ["http://example.com", "ftp://x", "chat.example", "https://u@x", "https://x/y", ""])
+async def test_an_address_that_is_none_is_refused_before_anything_is_made(tmp_path: Path, url: str) -> None:
+    with pytest.raises(errors.InvalidInput):
+        async with open_client(tmp_path / "a.db", server=url):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
+    async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1") as client:
+        with pytest.raises(errors.ServerUnreachable, match=r"http://127\.0\.0\.1:1"):
+            await client.register("lonely")
+
+
+async def test_a_server_that_is_something_else_is_one_clear_error(tmp_path: Path) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some(4096)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        async with open_client(tmp_path / "a.db", server=f"http://127.0.0.1:{port}") as client:
+            with pytest.raises(errors.WrongServer):
+                await client.register("lost")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_store_of_another_server_is_refused(shared_server: ServerProcess, tmp_path: Path) -> None:
+    await register(tmp_path / "a.db", shared_server, "loyal")
+    with pytest.raises(errors.WrongServer, match="belongs to"):
+        async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1"):
+            pass
+
+
+async def test_an_error_in_the_block_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1"):
+            raise ZeroDivisionError
+
+
+async def test_two_clients_on_one_store_are_refused(tmp_path: Path) -> None:
+    async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1"):
+        with pytest.raises(errors.StoreInUse):
+            async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1"):
+                pass
+
+
+# --- What survives ---
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nothing_is_acknowledged_before_it_is_stored(
+    shared_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails while a page is being stored: the page comes again."""
+    await register(tmp_path / "b.db", shared_server, "unlucky")
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("insistent")
+        for text in ("one", "two"):
+            await (await alice.send("unlucky", text)).wait_sent()
+    failed = trio.Event()
+    genuine = receiving.Receiver._take_in
+
+    async def fail_once(self: receiving.Receiver, page: object) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise errors.StoreFailed("the disk is full")
+        await genuine(self, page)  # type: ignore[arg-type] # the page is passed on as it is
+
+    monkeypatch.setattr(receiving.Receiver, "_take_in", fail_once)
+    async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+        assert await take(bob, 2) == ["one", "two"]
+    assert failed.is_set()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_failed_store_while_sending_sends_nothing_and_says_so(
+    shared_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(tmp_path / "b.db", shared_server, "recipient")
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("out-of-disk")
+        await (await alice.send("recipient", "before")).wait_sent()
+        with monkeypatch.context() as patched:
+            patched.setattr(Local, "transact", _fail)
+            with pytest.raises(errors.StoreFailed):
+                await alice.send("recipient", "never")
+        await (await alice.send("recipient", "after")).wait_sent()
+    async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+        assert await take(bob, 2) == ["before", "after"]
+
+
+async def _fail(_self: Local, _work: Callable[[Tables], T]) -> T:
+    raise errors.StoreFailed("the disk is full")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_killed_in_the_middle_of_a_thousand_lines_loses_and_repeats_nothing(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    """What was unanswered goes again: the same bytes under the same ids, in order, before anything new."""
+    await register(tmp_path / "b.db", server, "bob")
+    lines = [f"line {number}" for number in range(1000)]
+    async with open_client(tmp_path / "a.db", server=server.url) as alice:
+        await alice.register("alice")
+        for line in lines[:500]:
+            await alice.send("bob", line)
+        await trio.to_thread.run_sync(server.kill)
+        unanswered = await alice._local.transact(_outbox)
+        for line in lines[500:]:
+            await alice.send("bob", line)
+        assert (await alice._local.transact(_outbox))[: len(unanswered)] == unanswered
+        await trio.to_thread.run_sync(server.start)
+        with trio.fail_after(PATIENCE):
+            while await alice._local.transact(lambda tables: tables.outbox.size()):
+                await alice._sender.settled.wait()
+    assert unanswered, "nothing was in flight: the test proves nothing"
+    stored = _stored(server)
+    assert len(stored) == 1000
+    assert all(stored[envelope_id] == body for envelope_id, body in unanswered)
+    async with open_client(tmp_path / "b.db", server=server.url) as bob:
+        assert await take(bob, 1000) == lines
+        with trio.fail_after(PATIENCE):
+            await bob.wait_caught_up()
+        assert await bob._local.transact(lambda tables: tables.inbox.unhandled(2)) != []
+    async with open_client(tmp_path / "b.db", server=server.url) as bob:
+        assert await bob._local.transact(lambda tables: tables.inbox.unhandled(1)) == []
+
+
+def _outbox(tables: Tables) -> list[tuple[bytes, bytes]]:
+    rows = tables.outbox._execute("SELECT envelope_id, body FROM outbox ORDER BY position")
+    return [(envelope_id, body) for envelope_id, body in rows]
+
+
+def _stored(server: ServerProcess) -> dict[bytes, bytes]:
+    """What the relay holds, read from its database file."""
+    with sqlite3.connect(server.folder / "relay.db") as database:
+        return {name[16:]: body for name, body in database.execute("SELECT name, body FROM envelopes")}
