@@ -46,6 +46,12 @@ class Database:
         self._engine = engine
         self._writer = writer
         self._write_lock = trio.Lock()
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last write failed, or None if it did not: what a service is not ready for."""
+        return self._failure
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on a snapshot. Raises DatabaseError.
@@ -76,9 +82,13 @@ class Database:
     async def _write(self, work: Callable[[Connection], T]) -> T:
         try:
             async with self._writer.begin():
-                return await self._writer.run_sync(work)
+                result = await self._writer.run_sync(work)
         except exc.DBAPIError as error:
-            raise _explain(error) from None
+            failure = _explain(error)
+            self._failure = str(failure)
+            raise failure from None
+        self._failure = None
+        return result
 
 
 @asynccontextmanager

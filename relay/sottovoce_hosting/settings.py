@@ -20,6 +20,14 @@ DEFAULT_PORT: Final = 8480
 S = TypeVar("S", bound="HostingSettings")
 
 
+def canonical_origin(url: str | None) -> str | None:
+    """A setting that is an origin, in its canonical spelling. Raises ValueError that says the rule."""
+    try:
+        return None if url is None else parse_origin(url)
+    except WireError as error:
+        raise ValueError(error.detail) from None
+
+
 class HostingSettings(BaseSettings):
     """Where a server keeps its data and where it is reached. A server adds its own fields by subclassing."""
 
@@ -42,13 +50,7 @@ class HostingSettings(BaseSettings):
     #: Seconds that clients and databases get to finish when the server is told to stop.
     drain_seconds: float = Field(default=10, gt=0)
 
-    @field_validator("public_url")
-    @classmethod
-    def _canonical(cls, url: str | None) -> str | None:
-        try:
-            return None if url is None else parse_origin(url)
-        except WireError as error:
-            raise ValueError(error.detail) from None
+    _canonical_public_url = field_validator("public_url")(canonical_origin)
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

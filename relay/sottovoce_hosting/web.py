@@ -14,6 +14,7 @@ from sottovoce_wire.directory import Problem
 from sottovoce_wire.errors import Code
 from werkzeug.exceptions import HTTPException
 
+from .database import DatabaseError
 from .errors import name_of, place_of
 from .logs import log
 from .service import Application, Receive, Scope, Send, Service
@@ -34,6 +35,7 @@ def make_app(services: Sequence[Service]) -> Application:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     _add_health(app, services)
     app.register_error_handler(HTTPException, _refuse)
+    app.register_error_handler(DatabaseError, _postpone)
     app.register_error_handler(Exception, _fail)
     for service in services:
         service.add_routes(app)
@@ -70,6 +72,11 @@ async def _refuse(error: HTTPException) -> Response:
         if name == "Allow":
             response.headers[name] = value
     return response
+
+
+async def _postpone(error: DatabaseError) -> Response:
+    log.error("the database failed", reason=str(error))
+    return answer(Problem(Code.TRY_AGAIN, "the server's database cannot do this now; nothing was changed"), 503)
 
 
 async def _fail(error: Exception) -> Response:

@@ -62,13 +62,19 @@ class Loss(NamedTuple):
 
 def ranges_of(queue: QueueId, seqs: Iterable[int]) -> tuple[Range, ...]:
     """The fewest ranges that cover exactly `seqs`."""
-    ranges: list[Range] = []
-    for seq in sorted(seqs):
-        if ranges and ranges[-1].upto == seq - 1:
-            ranges[-1] = ranges[-1]._replace(upto=seq)
+    return tuple(merged(Range(queue, seq - 1, seq) for seq in seqs))
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The fewest ranges that cover the same envelopes, none of them twice."""
+    result: list[Range] = []
+    for gone in sorted(ranges):
+        last = result[-1] if result else None
+        if last is not None and last.queue == gone.queue and gone.after <= last.upto:
+            result[-1] = last._replace(upto=max(last.upto, gone.upto))
         else:
-            ranges.append(Range(queue, seq - 1, seq))
-    return tuple(ranges)
+            result.append(gone)
+    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import KeyClass, NewSendKey, SendResult
 from sottovoce_wire.ids import QueueId, SendKeyHash
 from sqlalchemy import (
-    AdaptedConnection,
     BigInteger,
     Column,
     Connection,
@@ -33,7 +32,7 @@ from sqlalchemy import (
 )
 
 from . import envelopes as answers
-from .envelopes import Arrival, Fill, Loss, Page, Quotas, Range, Stored, ranges_of
+from .envelopes import Arrival, Fill, Loss, Page, Quotas, Range, Stored, merged, ranges_of
 
 metadata: Final = MetaData()
 
@@ -157,7 +156,7 @@ _SELECT_HELD: Final = select(envelopes.c.name, envelopes.c.body).where(
     envelopes.c.name.in_(bindparam("names", expanding=True))
 )
 _COUNT_INVITES: Final = (
-    select(envelopes.c.invite_door, func.count())
+    select(envelopes.c.invite_door, func.count().label("held"))
     .where(_UNDER_INVITE, envelopes.c.invite_door.in_(bindparam("doors", expanding=True)))
     .group_by(envelopes.c.invite_door)
 )
@@ -204,13 +203,13 @@ class Insertion:
         names = {arrival.name for send in sends for arrival in send if arrival.door in self._classes}
         if not names:
             return {}
-        return dict(row.tuple() for row in connection.execute(_SELECT_HELD, {"names": list(names)}))
+        return {row.name: row.body for row in connection.execute(_SELECT_HELD, {"names": list(names)})}
 
     def _count_invites(self, connection: Connection) -> Counter[bytes]:
         doors = [door for door, key_class in self._classes.items() if key_class is KeyClass.INVITE]
         if not doors:
             return Counter()
-        return Counter(dict(row.tuple() for row in connection.execute(_COUNT_INVITES, {"doors": doors})))
+        return Counter({row.invite_door: row.held for row in connection.execute(_COUNT_INVITES, {"doors": doors})})
 
     def _decide_send(self, send: Sequence[Arrival]) -> list[SendResult]:
         """A failure that may pass stops the rest of its queue in this Send, so that the queue's order is kept."""
@@ -393,7 +392,8 @@ _SELECT_NEWS: Final = select(queues.c.id, queues.c.expired, queues.c.expired_tol
 def delete_ranges(connection: Connection, ranges: Sequence[Range]) -> None:
     """Delete envelopes and count them out of their queues. What is gone already changes nothing."""
     if ranges:
-        bounds = [gone._asdict() for gone in ranges]
+        # Without overlaps: everything is counted out before anything is deleted.
+        bounds = [gone._asdict() for gone in merged(ranges)]
         connection.execute(_COUNT_OUT, bounds)
         connection.execute(_DELETE_RANGE, bounds)
 
@@ -415,13 +415,16 @@ def sweep(connection: Connection, before: int, count: int) -> tuple[int, list[Lo
 
 
 def return_space(connection: Connection, at_least: int, pages: int) -> int:
-    """Give up to `pages` free pages of the file back to the system if `at_least` are free. Returns how many were."""
+    """Give up to `pages` free pages of the file back to the system if `at_least` are free. Returns how many it gave."""
     if connection.dialect.name != "sqlite":
         return 0
-    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
-    if free >= at_least:
-        driver = connection.connection.dbapi_connection
-        assert isinstance(driver, AdaptedConnection)  # noqa: S101 - what every async driver gives
-        # Through the driver: the statement frees one page a step, and SQLAlchemy takes one step where no row comes back
-        driver.run_async(lambda sqlite: sqlite.execute_fetchall(f"PRAGMA incremental_vacuum({pages:d})"))
-    return free
+    free = _free_pages(connection)
+    if free < at_least:
+        return 0
+    # Page by page: the sqlite3 module takes one step only of a statement that returns no rows, and a step is one page.
+    connection.exec_driver_sql("PRAGMA incremental_vacuum(1)", [()] * pages)
+    return free - _free_pages(connection)
+
+
+def _free_pages(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())

@@ -40,9 +40,9 @@ async def sweep_once(writer: Writer, bus: Bus, clock: Callable[[], float]) -> bo
 
 
 async def return_space_once(writer: Writer) -> bool:
-    """Shorten the file by one step if much of it is free. Whether there is more. Raises DatabaseError."""
+    """Shorten the file by one step if much of it is free. Whether it did. Raises DatabaseError."""
     work = partial(storage.return_space, at_least=SPARE_PAGES + VACUUM_PAGES, pages=VACUUM_PAGES)
-    return await writer.perform(work) > SPARE_PAGES + 2 * VACUUM_PAGES
+    return await writer.perform(work) > 0
 
 
 async def _while_there_is_more(step: Callable[[], Awaitable[bool]]) -> None:

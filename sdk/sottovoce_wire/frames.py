@@ -303,7 +303,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
         raise WireError(Code.FRAME_TOO_LARGE, f"a frame has at most {limits.MAX_FRAME} bytes")
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise _explain(str(error)) from None
 
 

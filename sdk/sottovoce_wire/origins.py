@@ -5,6 +5,8 @@ Plain http is for loopback addresses alone.
 """
 
 import ipaddress
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from . import limits
@@ -13,23 +15,27 @@ from .errors import Code, WireError
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+#: A DNS name whose last label starts with a letter: what resolvers could read as a number is no name.
+_NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z](?:[a-z0-9-]*[a-z0-9])?", re.ASCII)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The literal address that `host` is, without a scope; None for a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host) if "%" not in host else None
     except ValueError:
-        return False
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def _is_public(host: str) -> bool:
     """False for names and literal addresses that cannot be reached from another network."""
-    if host == "localhost" or ("." not in host.strip(".") and ":" not in host):
-        return False
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        return True
+    address = _address(host)
+    return "." in host and not host.endswith(".localhost") if address is None else address.is_global
 
 
 def _refuse(detail: str) -> WireError:
@@ -62,9 +68,12 @@ def parse_origin(text: str) -> str:
         raise _refuse("an address has no path")
     if port == 0:
         raise _refuse("port 0 is not an address")
+    address = _address(host)
+    if address is None and not _NAME.fullmatch(host):
+        raise _refuse("the host is neither a name nor an address in its usual spelling")
     if parts.scheme == "http" and not _is_loopback(host):
         raise _refuse("plain http goes to this machine only; use https")
-    shown = f"[{host}]" if ":" in host else host
+    shown = f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else host
     suffix = "" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}"
     return f"{parts.scheme}://{shown}{suffix}"
 

@@ -84,6 +84,7 @@ async def test_an_honest_answer_is_taken(bob: Person) -> None:
 
 LIES: dict[str, Lie] = {
     "another account": lambda _, mallory: honest(mallory),
+    "another account without a bundle": lambda _, mallory: msgspec.structs.replace(honest(mallory), bundles=[]),
     "another root key": lambda honest_one, mallory: msgspec.structs.replace(
         honest_one, root_key=mallory.own.root_public
     ),

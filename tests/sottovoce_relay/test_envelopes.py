@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from sottovoce_relay.envelopes import Fill, Quotas, Range, ranges_of
+from sottovoce_relay.envelopes import Fill, Quotas, Range, merged, ranges_of
 from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import QueueId
 
@@ -22,6 +22,12 @@ def test_ranges_cover_exactly_the_numbers_they_were_made_of() -> None:
 
 def test_consecutive_numbers_are_one_range() -> None:
     assert ranges_of(QUEUE, [5, 3, 4, 9]) == (Range(QUEUE, 2, 5), Range(QUEUE, 8, 9))
+
+
+def test_merged_ranges_cover_every_envelope_once() -> None:
+    other = QueueId(b"o" * 16)
+    overlapping = [Range(QUEUE, 4, 6), Range(QUEUE, 0, 2), Range(QUEUE, 0, 2), Range(QUEUE, 1, 3), Range(other, 2, 5)]
+    assert merged(overlapping) == [Range(other, 2, 5), Range(QUEUE, 0, 3), Range(QUEUE, 4, 6)]
 
 
 @pytest.mark.parametrize("kind", KeyClass)

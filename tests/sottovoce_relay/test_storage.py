@@ -296,11 +296,12 @@ async def test_a_sweep_takes_the_oldest_first_and_no_more_than_its_batch(databas
 async def test_freed_space_goes_back_to_the_system_in_steps(database: Database) -> None:
     await send(database, *(arrival(bytes(4000)) for _ in range(200)))
     await database.write(lambda c: storage.delete_ranges(c, [Range(QUEUE, 0, 200)]))
-    free = await database.write(lambda c: storage.return_space(c, 50, 40))
-    assert free > 150
-    assert await database.write(lambda c: storage.return_space(c, 50, 40)) == free - 40
-    assert await database.write(lambda c: storage.return_space(c, free, 40)) == free - 80  # too little to bother
-    assert await database.write(lambda c: storage.return_space(c, 50, 0)) == free - 80
+    before = await database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
+    given = await database.write(lambda c: storage.return_space(c, 50, 40))
+    assert 0 < given <= 40  # Python 3.12 frees a page with every other step
+    after = await database.read(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
+    assert after == before - given
+    assert await database.write(lambda c: storage.return_space(c, 250, 40)) == 0  # too little to bother
 
 
 async def test_a_deleted_envelope_leaves_no_bytes_in_the_file(database: Database, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The Double Ratchet: the layout and derivation in the spec, its limits, and that a refusal changes nothing."""
 
 import hmac
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -269,12 +270,19 @@ def test_25000_steps_ahead_is_read_and_leaves_the_newest_2000_keys_and_one_more_
     assert [(each.ratchet_key, each.n) for each in opened.skipped] == expected
 
 
-def test_a_forged_length_of_the_chain_before_is_refused_before_it_is_walked(pair: Pair) -> None:
+def walked(chain: chain_key.ReceivingChain, number: int) -> NoReturn:
+    raise AssertionError("the chain was walked")
+
+
+def test_a_forged_length_of_the_chain_before_is_refused_before_it_is_walked(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice, bob = talk(pair)
     bob.read(alice.side.encrypt(b""))
     alice.read(bob.side.encrypt(b"turn"))
     message = alice.side.encrypt(b"")
     forged = message[:65] + chain_key.MAX_CHAIN.to_bytes(4, "big") + message[69:]
+    monkeypatch.setattr(chain_key.ReceivingChain, "walk", walked)
     bob.refuses(forged, Reason.TOO_FAR_AHEAD)
 
 

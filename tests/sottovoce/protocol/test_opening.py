@@ -242,3 +242,12 @@ def test_skipped_messages_are_read_when_they_come(talking: tuple[Person, Person]
 def _sending(one: Person, other: Person) -> bytes:
     with one.store.transaction() as tables:
         return tables.sessions.of_device(other.own.account_id, other.own.device.device_id)[0].session_id
+
+
+def test_a_message_that_comes_again_on_another_session_is_shown_once(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    assert bob.read(alice.write(bob, "resent", NOW), NOW) is Outcome.NEW
+    alice.meet(bob, NOW)
+    alice.sent -= 1  # the same message id
+    assert bob.read(alice.write(bob, "resent", NOW), NOW) is Outcome.REPEAT
+    assert bob.texts().count("resent") == 1

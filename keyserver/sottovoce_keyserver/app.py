@@ -1,0 +1,54 @@
+"""The keyserver as a service of a process: opens its database and offers its routes.
+
+What the routes do stands in routes.py.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from quart_trio import QuartTrio
+from sottovoce_hosting.database import open_database
+from sottovoce_hosting.service import Origins, Service, WebSocketHandler
+
+from .poplimit import PopLimit
+from .routes import Directory, make_blueprint
+from .settings import KeyserverSettings
+
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+
+
+class KeyserverService:
+    """An open keyserver, as its process sees it. Made by `open_keyserver`."""
+
+    name = "keyserver"
+    websockets: Mapping[str, WebSocketHandler] = {}
+
+    def __init__(self, routes: Directory) -> None:
+        self._routes = routes
+
+    def add_routes(self, app: QuartTrio) -> None:
+        """The directory's paths under /v1."""
+        app.register_blueprint(make_blueprint(self._routes))
+
+    def not_ready(self) -> str | None:
+        """Why the directory cannot be changed now, or None."""
+        return self._routes.database.failure
+
+    async def drain(self) -> None:
+        """Nothing is begun here that its own answer does not end."""
+
+
+@asynccontextmanager
+async def open_keyserver(
+    settings: KeyserverSettings, origins: Origins, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Service]:
+    """Open the keyserver whose data is in `settings.data`. `clock` gives unix seconds.
+
+    Raises LockHeld if another process has it open, DatabaseError if it cannot be opened.
+    """
+    async with open_database(settings.data / "keyserver.db", _MIGRATIONS) as database:
+        relay = settings.relay_url or origins.main
+        yield KeyserverService(Directory(database, origins, relay, clock, PopLimit(clock)))
