@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 import trio
+from sottovoce.protocol.content import MAX_TEXT
 
 from . import curious_host
 from .leaks import Search, files_in, forms
@@ -32,6 +33,8 @@ ROOT: Final = Path(__file__).parents[1]
 BIN: Final = Path(sys.executable).parent
 #: What a stranger may leave in somebody's queue; the rest would be refused until the owner has fetched some.
 MAX_LINES: Final = 2_000
+#: Of the text itself: with all that a first message carries, this stays below the 16 MiB that strangers may leave.
+MAX_BYTES: Final = 4 * 2**20
 _DEFAULT_LINES: Final = 1_500
 _STEP_SECONDS: Final = 180.0
 
@@ -91,6 +94,10 @@ def read_text(path: Path) -> Text:
             f"{path} has {len(lines):,} lines, but a stranger may leave at most {MAX_LINES:,} messages with somebody"
             " who is away; choose a shorter file"
         )
+    if len(content) > MAX_BYTES:
+        raise DemoError(f"{path} has more than {MAX_BYTES // 2**20} MiB; choose a shorter file")
+    if any(len(line.encode()) > MAX_TEXT for line in lines):
+        raise DemoError(f"{path} has a line of more than {MAX_TEXT // 1024} KiB, which is more than a message holds")
     return Text(path.name, content, lines)
 
 
@@ -255,22 +262,22 @@ async def receive_all(bob: Person, text: Text) -> None:
     """Bob comes back, and everything must be there, in order, byte for byte. Raises DemoError if not."""
     began = trio.current_time()
     process = await bob.start("listen", "--json", "--count", str(len(text.lines)))
-    first = 0.0
+    first = last = 0.0
     arrived: list[dict[str, Any]] = []
     output = Lines(process)
     while (line := await output.read()) is not None:
-        first = first or trio.current_time() - began
+        last = trio.current_time() - began
+        first = first or last
         arrived.append(json.loads(line))
     await bob.finish(process, "listen")
-    took = trio.current_time() - began
     ending = "\n" if text.content.endswith(b"\n") else ""
     content = ("\n".join(message["text"] for message in arrived) + ending).encode()
     if content != text.content:
         raise DemoError(f"what arrived is not what was sent: {first_difference(arrived, text)}")
     say("bob", f"comes back: the first message is there after {first:.2f} s,")
-    say("", f"all {len(arrived):,} after {per_second(len(arrived), took)}; in order and byte for byte the same")
+    say("", f"all {len(arrived):,} after {per_second(len(arrived), last)}; in order and byte for byte the same")
     for message in arrived[: len(GREETINGS)]:
-        say(message["name"] or message["sender"][:8], message["text"][:100])
+        say(message["name"] or f"{message['sender'][:7]}…", message["text"][:100])
     if len(arrived) > len(GREETINGS):
         say("", f"… and {len(arrived) - len(GREETINGS):,} more")
 

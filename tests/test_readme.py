@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import running_server
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -19,14 +21,8 @@ PRINTED_ADDRESS = "http://127.0.0.1:8480"
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a server of our own, on a free port."""
-    command = [str(BIN / "sottovoce-server"), "--data", str(tmp_path / "data"), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().rpartition(" ")[2].strip()
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
+    with running_server(tmp_path / "server") as running:
+        yield running.url
 
 
 def program() -> str:
@@ -46,8 +42,8 @@ def sottovoce(server: str, store: Path, *arguments: str) -> str:
     ).stdout
 
 
-def test_the_program_has_ten_lines() -> None:
-    assert len([line for line in program().splitlines() if line]) == 10
+def test_the_program_has_at_most_ten_lines() -> None:
+    assert len([line for line in program().splitlines() if line]) <= 10
 
 
 def test_the_program_greets_prints_what_it_hears_and_answers(server: str, tmp_path: Path) -> None:

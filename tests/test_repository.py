@@ -58,7 +58,7 @@ def test_the_top_level_is_laid_out_as_the_documents_say() -> None:
 
 
 def test_every_source_folder_is_in_the_wheel() -> None:
-    packaged = set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    packaged = set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
     assert {str(path.parent) for path in FILES if path.name == "py.typed"} <= packaged
 
 

@@ -71,7 +71,8 @@ def _tls_context(settings: HostingSettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        # A passphrase that opens nothing: without one, an encrypted key would be asked for on the terminal.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"the certificate or its key cannot be used: {error.strerror or error}") from None
     return context

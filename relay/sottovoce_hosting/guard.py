@@ -137,7 +137,8 @@ class Guard:
             await self._waiting.park()
 
     def cut_off(self) -> None:
-        """End every connection at once, whatever it is doing."""
+        """End every connection at once, whatever it is doing, and take no more."""
+        self._max_connections = 0
         for connection in self._connections:
             connection.cut_off()
 
@@ -238,7 +239,7 @@ class _Connection:
         elif isinstance(event, Closed):
             await self._finish()
             await self._protocol.handle(Closed())
-        elif isinstance(event, Updated) and event.idle:
+        elif isinstance(event, Updated) and event.idle and not self._closing:
             self._expect(self._deadlines.request)
 
     async def _write(self, data: bytes) -> None:
@@ -265,7 +266,8 @@ class _Connection:
         self._closing = True
         self._expect(self._deadlines.close)
         if not isinstance(self._stream, trio.abc.HalfCloseableStream):
-            return  # TLS cannot; its peer sees the end when the connection is closed
+            self._scope.cancel()  # TLS has no half: its peer sees the end only when the connection is closed
+            return
         # Shielded: a handler's tasks may be cancelling each other just because the answer is complete.
         with trio.move_on_after(self._deadlines.close, shield=True):
             async with self._write_lock:

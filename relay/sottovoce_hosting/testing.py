@@ -1,10 +1,14 @@
-"""A real server inside a test: real sockets on loopback, in the test's own trio run.
+"""Real servers for tests: on a real loopback socket in the test's own trio run, or as a process of its own.
 
-For tests of this project and of services that others write; no server imports it.
+No server imports this.
 """
 
-from contextlib import suppress
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -84,3 +88,43 @@ async def start_server(
         stopped.set()
 
     return ServedForTest(await nursery.start(run), stop, stopped)
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server in a process of its own that has said it is ready. `ready` is that line."""
+
+    process: subprocess.Popen[str]
+    ready: str
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:port`."""
+        return self.ready.rpartition(" ")[2]
+
+    def wait(self) -> tuple[int, str]:
+        """Its exit code, negative for a signal, and what it logged. Raises subprocess.TimeoutExpired."""
+        _, logged = self.process.communicate(timeout=2 * PATIENCE)
+        return self.process.returncode, logged
+
+
+def server_command(command: Sequence[str | Path], **environment: str) -> subprocess.Popen[str]:
+    """Start a server with these variables besides our own."""
+    return subprocess.Popen(  # noqa: S603 - a test's own command
+        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    return process.stdout.readline() if process.stdout else ""
+
+
+@contextmanager
+def server_process(command: Sequence[str | Path], **environment: str) -> Iterator[ServerProcess]:
+    """Start a server and wait until it is ready; killed at the end if it still runs."""
+    process = server_command(command, **environment)
+    with process:
+        try:
+            yield ServerProcess(process, _first_line(process).rstrip())
+        finally:
+            process.kill()

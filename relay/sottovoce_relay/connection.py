@@ -174,7 +174,7 @@ class Connection:
         if delivery is None:
             return _failed(frame.request, Code.QUEUE_NOT_PROVEN, _NOT_PROVEN)
         if not delivery.start(frame.count, frame.size):
-            return _failed(frame.request, Code.UNEXPECTED_FRAME, "delivery has started already")
+            raise WireError(Code.UNEXPECTED_FRAME, "Receive comes once for each queue")
         return Start(frame.request, delivery)
 
     def _ack(self, frame: frames.Ack) -> Action:

@@ -33,6 +33,7 @@ class Delivery:
         self._size = 0
         self._used = 0  # bytes of credit in use
         self._starved = False  # the next envelope does not fit the credit that is left
+        self._was_freed = False  # credit came back since a page was begun
         self._backlog_end: int | None = None  # the queue's head when delivery started
         self._backlog_left = 0  # pushed envelopes up to there whose deletion is not committed
         self._caught_up = False
@@ -56,7 +57,7 @@ class Delivery:
 
     def begin_page(self) -> tuple[int, tuple[int, int]]:
         """A page is about to be read: behind which number, and at most how many envelopes and bytes of bodies."""
-        self._in_doubt = False
+        self._in_doubt = self._was_freed = False
         allowance = (self._count - len(self._unacknowledged), min(self._size - self._used, MAX_PUSH))
         return self.cursor, allowance
 
@@ -66,7 +67,7 @@ class Delivery:
             self._backlog_end = page.head
         if page.more or page.cursor > self.cursor:
             self._step(DeliveryEvent.PAGE)
-            self._starved = page.cursor == self.cursor
+            self._starved = page.cursor == self.cursor and not self._was_freed
             self.cursor = page.cursor
             return tuple(self._push(envelope) for envelope in page.envelopes)
         self.cursor = max(self.cursor, page.head)  # numbers that no envelope has any more
@@ -105,7 +106,8 @@ class Delivery:
         numbers.extend({number for number in singles if number > upto and number in self._unacknowledged})
         gone = [self._unacknowledged.pop(number) for number in numbers]
         self._used -= sum(length for _, length in gone)
-        self._starved = self._starved and not gone
+        if gone:
+            self._starved, self._was_freed = False, True
         return ranges_of(self.queue, (seq for seq, _ in gone))
 
     def deleted(self, ranges: Sequence[Range]) -> None:

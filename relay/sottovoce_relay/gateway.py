@@ -30,8 +30,8 @@ from .writer import Writer
 
 T = TypeVar("T")
 
-#: Pages read at a time, over all connections: as many as the database has readers.
-_READERS: Final = 4
+#: Reads at a time, over all connections: what the database's pool has beside its writer, so that none waits there.
+_READERS: Final = 3
 #: What a request counts for beside its own bytes, so that many small ones are bounded too.
 _REQUEST_OVERHEAD: Final = 256
 

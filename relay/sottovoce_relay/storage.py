@@ -152,7 +152,10 @@ _SELECT_DOORS: Final = (
     .join(queues, queues.c.id == send_keys.c.queue_id)
     .where(send_keys.c.door.in_(bindparam("doors", expanding=True)))
 )
-_SELECT_HELD: Final = select(envelopes.c.name, envelopes.c.body).where(
+_SELECT_HELD: Final = select(envelopes.c.name, func.length(envelopes.c.body).label("length")).where(
+    envelopes.c.name.in_(bindparam("names", expanding=True))
+)
+_SELECT_REPEATED: Final = select(envelopes.c.name, envelopes.c.body).where(
     envelopes.c.name.in_(bindparam("names", expanding=True))
 )
 _COUNT_INVITES: Final = (
@@ -199,11 +202,19 @@ class Insertion:
             self._fills.setdefault(queue, Fill(*fill))
 
     def _load_held(self, connection: Connection, sends: Sequence[Sequence[Arrival]]) -> dict[bytes, bytes]:
-        """The bodies of those envelopes that are held already. A sender without a key makes the relay look for none."""
-        names = {arrival.name for send in sends for arrival in send if arrival.door in self._classes}
-        if not names:
+        """The bodies of those envelopes that are held already, or nothing for a body of another length: a sender makes
+        the relay read no more than it sent, and without a key nothing."""
+        arrivals = [arrival for send in sends for arrival in send if arrival.door in self._classes]
+        if not arrivals:
             return {}
-        return {row.name: row.body for row in connection.execute(_SELECT_HELD, {"names": list(names)})}
+        names = {arrival.name for arrival in arrivals}
+        lengths = {row.name: row.length for row in connection.execute(_SELECT_HELD, {"names": list(names)})}
+        held = dict.fromkeys(lengths, b"")
+        repeated = {arrival.name for arrival in arrivals if lengths.get(arrival.name) == len(arrival.body)}
+        if repeated:
+            rows = connection.execute(_SELECT_REPEATED, {"names": list(repeated)})
+            held.update({row.name: row.body for row in rows})
+        return held
 
     def _count_invites(self, connection: Connection) -> Counter[bytes]:
         doors = [door for door, key_class in self._classes.items() if key_class is KeyClass.INVITE]

@@ -7,7 +7,7 @@ Spec: relay, envelopes.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, ParamSpec, TypeVar, cast
 
 import trio
 from sottovoce_hosting.database import Database, DatabaseError
@@ -21,6 +21,7 @@ from .bus import Bus
 from .envelopes import TRY_AGAIN, Arrival, Quotas, Range, Stored
 from .states import ENVELOPE, EnvelopeEvent, EnvelopeState
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: What may wait for the writer. Beyond it, connections are not read.
@@ -206,11 +207,10 @@ class Writer:
             batch = Batch.of(await self._inbox.take())
             batch.step(EnvelopeEvent.TAKEN)
             error = await self._commit(batch)
-            try:
-                self._succeed(batch) if error is None else self._fail(batch, error)
-            except Exception as fault:  # a fault of ours in one answer must not end the others' writer
-                log.error("an answer failed", error=name_of(fault), at=place_of(fault))
-            if error is not None:
+            if error is None:
+                self._succeed(batch)
+            else:
+                self._fail(batch, error)
                 await trio.sleep(PAUSE_SECONDS)
 
     async def _commit(self, batch: Batch) -> DatabaseError | None:
@@ -243,20 +243,28 @@ class Writer:
         batch.step(EnvelopeEvent.COMMITTED)
         results, stored = batch.outcome
         for send, result in zip(batch.sends, results, strict=True):
-            send.answer(result)
+            _call(send.answer, result)
         for deletion in batch.deletions:
-            deletion.answer()
+            _call(deletion.answer)
         for errand in batch.errands:
             errand.done.set()
-        self._bus.committed(stored)
+        _call(self._bus.committed, stored)
 
     def _fail(self, batch: Batch, error: DatabaseError) -> None:
         """Senders try again; deletions are owed, and tried again here."""
         batch.step(EnvelopeEvent.FAILED)
         for send in batch.sends:
-            send.answer([TRY_AGAIN] * len(send.arrivals))
+            _call(send.answer, [TRY_AGAIN] * len(send.arrivals))
         for errand in batch.errands:
             errand.error = error
             errand.done.set()
         self._inbox.put_back(batch.deletions)
-        self._bus.unsure({arrival.queue for send in batch.sends for arrival in send.arrivals})
+        _call(self._bus.unsure, {arrival.queue for send in batch.sends for arrival in send.arrivals})
+
+
+def _call(answer: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """A fault of ours in one connection's answer must not silence the others."""
+    try:
+        answer(*args, **kwargs)
+    except Exception as fault:
+        log.error("an answer failed", error=name_of(fault), at=place_of(fault))

@@ -4,13 +4,14 @@ This file joins the parts; receiving, sending, registration, sessions and the st
 """
 
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
+from sottovoce_wire import limits
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.frames import Ttl
 from sottovoce_wire.ids import (
@@ -31,13 +32,12 @@ from .local import Local, now_ms
 from .message import Message, Sent, make_message
 from .protocol import sessions
 from .protocol.content import MAX_TEXT, Text
-from .protocol.state import Outgoing, Own
+from .protocol.state import Own
 from .receiving import Receiver
 from .registration import Registration, own_of, prepare
 from .sending import Sender
 from .store.account import Account
 from .store.database import Tables, open_store
-from .store.outbox import OutboxTable
 
 T = TypeVar("T")
 
@@ -98,6 +98,7 @@ class Client:
         self._own: Own | None = None
         self._arrived = trio.Event()
         self._shown: int | None = None
+        self._names: dict[str, AccountId] = {}
         self._sent: weakref.WeakValueDictionary[MessageId, Sent] = weakref.WeakValueDictionary()
 
     # --- The account ---
@@ -208,51 +209,50 @@ class Client:
 
     async def _resolve(self, to: str) -> AccountId:
         """The account that `to` names; a username is pinned when it is first found."""
-        if len(to) > 32:
+        if len(to) > limits.MAX_USERNAME:
             return _check(parse_account_id, to)
         username = _check(check_username, to)
-        known = await self._local.transact(lambda tables: tables.peers.named(username))
-        if known is not None:
-            return known
-        found = await self._directory.find(username)
-        await self._local.transact(lambda tables: tables.peers.put_name(username, found))
-        return found
+        known = self._names.get(username) or await self._local.transact(lambda tables: tables.peers.named(username))
+        if known is None:
+            known = await self._directory.find(username)
+            await self._local.transact(lambda tables: tables.peers.put_name(username, known))
+        self._names[username] = known
+        return known
 
     async def _encrypt(self, own: Own, account_id: AccountId, content: Text) -> None:
         """Put the content in the outbox, after fetching the bundles of devices that there is no session with."""
         now = now_ms() // 1000
 
-        def encrypt_now(tables: Tables) -> list[DeviceId] | None:
-            """None if it is in the outbox; else the devices whose bundles are needed (empty: all)."""
-            missing = sessions.missing(tables, account_id, now)
-            if missing is None or missing:
-                return missing or []
-            self._put(tables.outbox, sessions.fan_out(tables, own, account_id, content, Ttl.MONTH, now))
-            return None
+        def put(tables: Tables) -> set[str]:
+            """The relays that there is something for."""
+            envelopes = sessions.fan_out(tables, own, account_id, content, Ttl.MONTH, now)
+            if not envelopes:
+                raise errors.NoDevices("none of the recipient's devices can be written to at present")
+            for envelope in envelopes:
+                tables.outbox.add(envelope)
+            return {envelope.address.origin for envelope in envelopes}
 
-        def encrypt_after(tables: Tables) -> None:
+        def put_or_ask(tables: Tables) -> set[str] | list[DeviceId]:
+            """As `put`, or the devices whose bundles are needed first (empty: all)."""
+            missing = sessions.missing(tables, account_id, now)
+            return put(tables) if missing == [] else missing or []
+
+        def put_after(tables: Tables) -> set[str]:
             tables.peers.put(sessions.newest(tables.peers.get(account_id), peer))
             for bundle in bundles:
                 if sessions.sending_session(tables, account_id, bundle.entry.device_id, now) is None:
                     sessions.start(tables, own, bundle)
-            self._put(tables.outbox, sessions.fan_out(tables, own, account_id, content, Ttl.MONTH, now))
+            return put(tables)
 
-        needed = await self._local.transact(encrypt_now)
-        if needed is not None:
-            peer, bundles = await self._directory.bundles(account_id, needed or None, now)
+        done = await self._local.transact(put_or_ask)
+        if isinstance(done, list):
+            peer, bundles = await self._directory.bundles(account_id, done or None, now)
             try:
-                await self._local.transact(encrypt_after)
+                done = await self._local.transact(put_after)
             except CryptoRefusal as refusal:
                 raise errors.UntrustedKeys(f"the recipient's keys are not to be trusted ({refusal.reason})") from None
-        for origin in await self._local.transact(lambda tables: tables.outbox.origins()):
+        for origin in done:
             self._sender.wake(origin)
-
-    @staticmethod
-    def _put(outbox: OutboxTable, envelopes: Sequence[Outgoing]) -> None:
-        if not envelopes:
-            raise errors.NoDevices("none of the recipient's devices can be written to at present")
-        for envelope in envelopes:
-            outbox.add(envelope)
 
     def _settled(self, message_id: MessageId) -> None:
         sent = self._sent.get(message_id)

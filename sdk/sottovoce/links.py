@@ -1,19 +1,21 @@
 """WebSocket connections to relays: dialled, bounded, closed whatever happens; their troubles are ServerUnreachable."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 from sottovoce_wire import limits
-from sottovoce_wire.origins import websocket_url
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, connect_websocket_url
+from sottovoce_wire.origins import endpoint
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
 from . import errors
 
 PATH: Final = "/v1/relay"
 CONNECT_TIMEOUT: Final = 15.0
-CLOSE_TIMEOUT: Final = 2.0
 SEND_TIMEOUT: Final = 30.0
+READ_SIZE: Final = 64 * limits.KIB
+
+Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 
 
 class Link:
@@ -48,35 +50,59 @@ class Link:
 async def with_link(origin: str, talk: Callable[[Link], Awaitable[None]]) -> None:
     """Dial the relay at `origin`, run `talk`, close. Raises what `talk` raises, or ServerUnreachable.
 
-    Cancellation: closes the connection, for at most two seconds in good order, then by force.
+    The connection just ends, without WebSocket's closing handshake: what is unanswered or unacknowledged is said again.
+    Cancellation: closes the connection at once.
     """
+    stream = await _dial(origin)
     raised: Exception | None = None
     broken = False
     try:
         async with trio.open_nursery() as nursery:
             try:
-                socket = await _dial(nursery, origin)
-                try:
-                    await talk(Link(socket, origin))
-                finally:
-                    with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                        await socket.aclose()
+                socket = await _upgrade(nursery, stream, origin)
+                await talk(Link(socket, origin))
             except Exception as error:  # carried past the nursery, which would wrap it in a group
                 raised = error
             nursery.cancel_scope.cancel()
     except* Exception:  # the WebSocket library's own task failed: hostile bytes, or the network
         broken = True
+    finally:
+        await trio.aclose_forcefully(stream)  # the library leaves it open when the peer goes without a word
     if raised is not None:
         raise raised
     if broken:
         raise errors.ServerUnreachable(f"the connection to {origin} broke")
 
 
-async def _dial(nursery: trio.Nursery, origin: str) -> WebSocketConnection:
+async def _dial(origin: str) -> Stream:
+    host, port, tls = endpoint(origin)
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
-            return await connect_websocket_url(
-                nursery, websocket_url(origin, PATH), max_message_size=limits.MAX_FRAME, message_queue_size=4
+            if not tls:
+                return await trio.open_tcp_stream(host, port)
+            stream = await trio.open_ssl_over_tcp_stream(host, port)
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            return stream
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError):
+        raise errors.ServerUnreachable(f"nothing answers at {origin}") from None
+
+
+async def _upgrade(nursery: trio.Nursery, stream: Stream, origin: str) -> WebSocketConnection:
+    host = origin.partition("://")[2]
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            return await wrap_client_stream(
+                nursery,
+                stream,
+                host,
+                PATH,
+                max_message_size=limits.MAX_FRAME,
+                message_queue_size=4,
+                receive_buffer_size=READ_SIZE,
             )
-    except (HandshakeError, OSError, trio.TooSlowError):
-        raise errors.ServerUnreachable(f"no relay answers at {origin}") from None
+    except (HandshakeError, ConnectionClosed, trio.TooSlowError):
+        raise errors.ServerUnreachable(f"what answers at {origin} is no relay") from None

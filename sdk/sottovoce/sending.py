@@ -78,49 +78,68 @@ class Sender:
         with trio.move_on_at(min([until, *held_back.values()])):
             await self._wake[origin].wait()
 
-    async def _next_batch(self, origin: str, held_back: dict[QueueId, float]) -> list[Waiting]:
+    async def _next_batch(
+        self,
+        origin: str,
+        held_back: dict[QueueId, float],
+        before: Callable[[Tables], None] = lambda _: None,
+    ) -> list[Waiting]:
+        """What is to be sent next, read in one transaction after `before`."""
         for queue in [queue for queue, until in held_back.items() if until <= trio.current_time()]:
             del held_back[queue]
         self._wake[origin] = trio.Event()
-        return await self._local.transact(lambda tables: tables.outbox.batch(origin, held_back.keys()))
+
+        def work(tables: Tables) -> list[Waiting]:
+            before(tables)
+            return tables.outbox.batch(origin, held_back.keys())
+
+        return await self._local.transact(work)
 
     async def _talk(self, origin: str, held_back: dict[QueueId, float], backoff: Backoff, link: Link) -> None:
         sender = SenderLink()
         await link.send(relay_link.hello())
         await _next_event(sender, link)
         idle_since = trio.current_time()
+        batch = await self._next_batch(origin, held_back)
         while trio.current_time() < idle_since + IDLE:
-            batch = await self._next_batch(origin, held_back)
             if not batch:
                 await self._idle(origin, held_back, idle_since + IDLE)
+                batch = await self._next_batch(origin, held_back)
                 continue
             await link.send(sender.send([_item(waiting) for waiting in batch]))
             answer = await _next_event(sender, link)
-            if isinstance(answer, Answered):
-                await self._settle(batch, answer.results, held_back)
+            if not isinstance(answer, Answered):
+                raise errors.ServerRefused("the relay answered something else")
+            batch = await self._settle(origin, batch, answer.results, held_back)
             backoff.reset()
             self.trouble.pop(origin, None)
             idle_since = trio.current_time()
 
     async def _settle(
-        self, batch: list[Waiting], results: tuple[SendResult, ...], held_back: dict[QueueId, float]
-    ) -> None:
-        """Write down what the relay answered, in one transaction; then tell whoever waits for these messages."""
-        pairs = list(zip(batch, results, strict=True))
-
-        def work(tables: Tables) -> None:
-            for waiting, result in pairs:
-                _record(tables, waiting, result.code)
-
-        await self._local.transact(work)
-        for waiting, result in pairs:
+        self,
+        origin: str,
+        batch: list[Waiting],
+        results: tuple[SendResult, ...],
+        held_back: dict[QueueId, float],
+    ) -> list[Waiting]:
+        """Write down what the relay answered, tell whoever waits for these messages, and return the next batch."""
+        answers = list(zip(batch, results, strict=True))
+        for waiting, result in answers:
             if result.code in RETRYABLE:
                 delay = min(max(result.retry_after_ms / 1000, SOONEST_RETRY), LATEST_RETRY)
                 held_back[waiting.outgoing.address.queue] = trio.current_time() + delay
-            else:
+
+        def record(tables: Tables) -> None:
+            for waiting, result in answers:
+                _record(tables, waiting, result.code)
+
+        following = await self._next_batch(origin, held_back, record)
+        for waiting, result in answers:
+            if result.code not in RETRYABLE:
                 self._report(waiting.outgoing.message_id)
         self.settled.set()
         self.settled = trio.Event()
+        return following
 
 
 def _record(tables: Tables, waiting: Waiting, code: Code) -> None:

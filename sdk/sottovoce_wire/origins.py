@@ -92,6 +92,7 @@ def may_dial(origin: str, *, own: str) -> bool:
     return _is_public(_host(origin)) or not _is_public(_host(own))
 
 
-def websocket_url(origin: str, path: str) -> str:
-    """`wss://…` or, on loopback, `ws://…` for a canonical origin."""
-    return "ws" + origin.removeprefix("http") + path
+def endpoint(origin: str) -> tuple[str, int, bool]:
+    """(host without brackets, port, whether TLS is spoken) of a canonical `origin`."""
+    parts = urlsplit(origin)
+    return parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme], parts.scheme == "https"

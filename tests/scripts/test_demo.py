@@ -106,7 +106,14 @@ def test_a_files_lines_end_with_newlines_and_nothing_else(tmp_path: Path, conten
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "is empty"), (b"\xff\xfe\n", "not a text in UTF-8"), (b"x\n" * 2001, "2,001 lines, but .* at most 2,000")],
+    [
+        (b"", "is empty"),
+        (b"\xff\xfe\n", "not a text in UTF-8"),
+        (b"x\n" * 2001, "2,001 lines, but .* at most 2,000"),
+        (b"x" * 49_153, "a line of more than 48 KiB"),
+        ((b"x" * 40_000 + b"\n") * 105, "more than 4 MiB"),
+    ],
+    ids=["empty", "not UTF-8", "too many lines", "a line too long", "too much"],
 )
 def test_a_file_that_cannot_be_sent_is_refused_with_a_reason(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "file").write_bytes(content)

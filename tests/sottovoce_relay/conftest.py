@@ -1,6 +1,9 @@
 """A real relay on a real socket, its owners and senders, for the relay's tests."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -148,9 +151,26 @@ class Client:
 
 
 @asynccontextmanager
+async def open_socket(origin: str) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    """A connection that has said nothing yet.
+
+    On a stream of our own: trio-websocket leaves the one that it opens itself open when the server closes first.
+    """
+    host, _, port = origin.removeprefix("http://").rpartition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
+        socket = await trio_websocket.wrap_client_stream(nursery, stream, host, PATH)
+        try:
+            yield socket
+        finally:
+            with trio.move_on_after(PATIENCE):
+                await socket.aclose()
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def connect(origin: str) -> AsyncIterator[Client]:
     """A connection that was welcomed."""
-    async with trio_websocket.open_websocket_url("ws" + origin.removeprefix("http") + PATH) as socket:
+    async with open_socket(origin) as socket:
         client = Client(socket, origin)
         await client.greet()
         yield client
@@ -169,7 +189,7 @@ class ServedRelay:
 
     def socket(self) -> AbstractAsyncContextManager[trio_websocket.WebSocketConnection]:
         """A connection that has said nothing yet."""
-        return trio_websocket.open_websocket_url("ws" + self.server.url.removeprefix("http") + PATH)
+        return open_socket(self.server.url)
 
     @asynccontextmanager
     async def owner(self, box: Mailbox) -> AsyncIterator[Client]:
@@ -177,6 +197,63 @@ class ServedRelay:
         async with self.connect() as client:
             await client.create(box)
             yield client
+
+
+@dataclass(frozen=True)
+class RelayProcess:
+    """The command `sottovoce-relay serve`, running."""
+
+    process: trio.Process
+    url: str
+    _log: bytearray
+
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        return connect(self.url)
+
+    async def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send a signal; returns the exit code and all that was logged."""
+        self.process.send_signal(number)
+        with trio.fail_after(PATIENCE):
+            code = await self.process.wait()
+        return code, self._log.decode()
+
+
+RunRelay: TypeAlias = Callable[[], AbstractAsyncContextManager[RelayProcess]]
+
+
+@pytest.fixture
+def run_relay(tmp_path: Path) -> RunRelay:
+    """Run the command while a block runs, on the same data each time."""
+    code = "from sottovoce_relay.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--data", str(tmp_path), "--port", "0"]
+    environment = {**os.environ, "SOTTOVOCE_SERVER_LOG_LEVEL": "debug"}
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[RelayProcess]:
+        process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        assert process.stdout is not None
+        log = bytearray()
+        async with process.stdout, trio.open_nursery() as nursery:
+            nursery.start_soon(_collect, process, log)
+            try:
+                with trio.fail_after(PATIENCE):
+                    ready = bytes(await process.stdout.receive_some()).decode()
+                yield RelayProcess(process, ready.split()[-1], log)
+            finally:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+
+    return start
+
+
+async def _collect(process: trio.Process, log: bytearray) -> None:
+    assert process.stderr is not None
+    async with process.stderr:
+        async for piece in process.stderr:
+            log += piece
 
 
 StartRelay: TypeAlias = Callable[..., AbstractAsyncContextManager[ServedRelay]]

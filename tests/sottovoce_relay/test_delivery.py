@@ -136,6 +136,15 @@ def test_beyond_the_bytes_of_its_credit_it_waits_as_well() -> None:
     assert delivery.wants_page
 
 
+def test_credit_that_comes_back_while_a_page_is_read_is_not_forgotten() -> None:
+    delivery = live(size=25)
+    commit(delivery, 1, 2, 3)
+    delivery.begin_page()
+    delivery.acknowledge(1, [])
+    delivery.take_page(page([], 3, cursor=2, more=True))  # read before the acknowledgement: nothing fitted
+    assert delivery.wants_page
+
+
 def test_a_page_of_nothing_but_expired_envelopes_is_followed_by_another() -> None:
     delivery = started()
     delivery.begin_page()

@@ -143,8 +143,10 @@ async def test_numbers_follow_each_other_in_each_queue_and_are_never_used_again(
 async def test_the_same_again_is_accepted_and_another_body_under_its_id_is_a_conflict(database: Database) -> None:
     name = b"n" * 16
     first, again, other = arrival(b"x", name=name), arrival(b"x", name=name), arrival(b"y", name=name)
+    longer = arrival(b"longer", name=name)
     assert await send(database, first, again, other) == [Code.ACCEPTED, Code.ACCEPTED, Code.ID_CONFLICT]
-    assert await send(database, again, other) == [Code.ACCEPTED, Code.ID_CONFLICT]
+    assert await send(database, again, other, longer) == [Code.ACCEPTED, Code.ID_CONFLICT, Code.ID_CONFLICT]
+    assert await send(database, longer) == [Code.ID_CONFLICT]
     assert await send(database, arrival(b"y", name=name, queue=OTHER)) == [Code.ACCEPTED]
     assert await bodies(database) == [b"x"]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sottovoce_wire.errors import Code, WireError
-from sottovoce_wire.origins import is_loopback_origin, may_dial, parse_origin, websocket_url
+from sottovoce_wire.origins import endpoint, is_loopback_origin, may_dial, parse_origin
 
 CANONICAL = {
     "https://chat.example": "https://chat.example",
@@ -161,6 +161,14 @@ def test_a_client_of_a_private_server_may_dial_private_ones(target: str) -> None
     assert may_dial(parse_origin(target), own="http://127.0.0.1:8480")
 
 
-def test_a_websocket_url_keeps_host_port_and_security() -> None:
-    assert websocket_url("https://chat.example:8443", "/v1/relay") == "wss://chat.example:8443/v1/relay"
-    assert websocket_url("http://127.0.0.1:8480", "/v1/relay") == "ws://127.0.0.1:8480/v1/relay"
+@pytest.mark.parametrize(
+    ("origin", "endpoint_of_it"),
+    [
+        ("https://chat.example", ("chat.example", 443, True)),
+        ("https://chat.example:8443", ("chat.example", 8443, True)),
+        ("http://127.0.0.1:8480", ("127.0.0.1", 8480, False)),
+        ("http://[::1]", ("::1", 80, False)),
+    ],
+)
+def test_an_endpoint_has_host_port_and_security(origin: str, endpoint_of_it: tuple[str, int, bool]) -> None:
+    assert endpoint(origin) == endpoint_of_it

@@ -147,7 +147,8 @@ def run() -> None:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    """SIGTERM counts as Ctrl-C, which trio turns into an exception at a safe place."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(place: Place, command: Callable[[Place], Awaitable[None]]) -> ExitCode:

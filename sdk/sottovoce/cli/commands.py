@@ -15,6 +15,8 @@ from ..protocol.content import MAX_TEXT
 
 #: Messages encrypted ahead of the relay's answers, so that a long input does not fill the store first.
 AHEAD: Final = 512
+#: Not printable by themselves, but part of text: line ends, tabs, and the joiners of many scripts and emoji.
+_HARMLESS: Final = "\n\t\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _as_json(message: Message) -> str:
 
 def _printable(text: str) -> str:
     """The text without control characters: a message must not steer the terminal of whoever reads it."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Outgoing:
@@ -143,6 +145,7 @@ class _Outgoing:
             try:
                 await self.send(line.removesuffix(b"\n").decode("utf-8"))
             except UnicodeDecodeError:
+                await self.finish()
                 raise errors.InvalidInput(f"line {number} is not UTF-8 text; the lines before it are sent") from None
 
     async def finish(self) -> None:

@@ -1,0 +1,195 @@
+"""The `sottovoce` command as a process: what it prints, how it ends, and that every error is one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sottovoce.cli.commands import _printable
+from sottovoce.store.database import open_store
+
+from tests.servers import ServerProcess
+
+
+class Command:
+    """The command on one store."""
+
+    def __init__(self, url: str, store: Path) -> None:
+        self._line = [sys.executable, "-m", "sottovoce.cli", "--server", url, "--store", str(store)]
+
+    def start(self, *arguments: str, passphrase: str | None = None) -> subprocess.Popen[bytes]:
+        """Start it, with pipes on all three ends."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SOTTOVOCE_")}
+        if passphrase is not None:
+            environment["SOTTOVOCE_PASSPHRASE"] = passphrase
+        return subprocess.Popen(
+            [*self._line, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+
+    def run(self, *arguments: str, given: bytes = b"", passphrase: str | None = None) -> tuple[int, str, str]:
+        """Run it to its end: exit code, standard output, standard error."""
+        process = self.start(*arguments, passphrase=passphrase)
+        try:
+            out, err = process.communicate(given, timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    def ok(self, *arguments: str, given: bytes = b"") -> str:
+        """Run it; it must succeed and say nothing on standard error."""
+        code, out, err = self.run(*arguments, given=given)
+        assert (code, err) == (0, "")
+        return out
+
+    def error(self, code: int, *arguments: str, passphrase: str | None = None, given: bytes = b"") -> str:
+        """Run it; it must fail with this code and one line, which is returned."""
+        ended, out, err = self.run(*arguments, passphrase=passphrase, given=given)
+        assert (ended, out) == (code, ""), err
+        assert err.startswith("sottovoce: ")
+        assert err.count("\n") == 1
+        return err
+
+
+@pytest.fixture
+def anna(shared_server: ServerProcess, tmp_path: Path) -> Command:
+    return Command(shared_server.url, tmp_path / "anna.db")
+
+
+@pytest.fixture
+def ben(shared_server: ServerProcess, tmp_path: Path) -> Command:
+    return Command(shared_server.url, tmp_path / "ben.db")
+
+
+def test_lines_sent_to_somebody_away_are_listened_to_later(anna: Command, ben: Command) -> None:
+    registered = ben.ok("register", "ben")
+    assert registered.startswith("registered as ben\naccount id ")
+    assert ben.ok("register", "ben") == registered
+    anna.ok("register", "anna")
+    anna.ok("send", "ben", "first")
+    anna.ok("send", "ben", "-", given="second\n\nпривет 🌍\nno newline at the end".encode())
+    anna.ok("send", "ben", "-starts-with-a-hyphen")
+    shown = [json.loads(line) for line in ben.ok("listen", "--json", "--count", "6").splitlines()]
+    texts = ["first", "second", "", "привет 🌍", "no newline at the end", "-starts-with-a-hyphen"]
+    assert [message["text"] for message in shown] == texts
+    anna_id = anna.ok("whoami").splitlines()[1].split()[-1]
+    assert {message["sender"] for message in shown} == {anna_id}
+    assert {message["name"] for message in shown} == {None}
+    assert ben.ok("send", anna_id, "thanks") == ""
+    assert anna.ok("listen", "--count", "1") == "ben: thanks\n"
+
+
+def test_two_people_chat_while_both_are_online(anna: Command, ben: Command) -> None:
+    anna.ok("register", "chatty-anna")
+    ben.ok("register", "chatty-ben")
+    first, second = anna.start("chat", "chatty-ben", "--json"), ben.start("chat", "chatty-anna", "--json")
+    for speaker, hearer, text in [(first, second, "one"), (second, first, "two"), (first, second, "three")]:
+        assert speaker.stdin is not None
+        assert hearer.stdout is not None
+        speaker.stdin.write(text.encode() + b"\n")
+        speaker.stdin.flush()
+        assert json.loads(hearer.stdout.readline())["text"] == text
+    for process in (first, second):
+        assert process.communicate(timeout=60) == (b"", b"")
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("register", "No Name"), "a username has"),
+        (("send", "nobody", "x"), "register a name first"),
+        (("listen",), "register a name first"),
+        (("whoami",), "holds no registered account"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(anna: Command, arguments: tuple[str, ...], said: str) -> None:
+    assert said in anna.error(1, *arguments)
+
+
+def test_an_unknown_recipient_and_a_taken_name_are_one_line(anna: Command, ben: Command) -> None:
+    anna.ok("register", "taken")
+    assert "check the spelling" in anna.error(1, "send", "nobody-here", "x")
+    assert "choose another name" in ben.error(1, "register", "taken")
+
+
+def test_a_line_that_is_not_text_is_named_and_the_lines_before_it_are_sent(anna: Command, ben: Command) -> None:
+    anna.ok("register", "binary-anna")
+    ben.ok("register", "binary-ben")
+    assert "line 2 is not UTF-8" in anna.error(1, "send", "binary-ben", given=b"good\n\xff\n")
+    assert ben.ok("listen", "--count", "1").endswith(": good\n")
+
+
+def test_a_server_that_is_away_keeps_the_message_for_the_next_time(server: ServerProcess, tmp_path: Path) -> None:
+    anna, ben = Command(server.url, tmp_path / "a.db"), Command(server.url, tmp_path / "b.db")
+    anna.ok("register", "anna")
+    ben.ok("register", "ben")
+    anna.ok("send", "ben", "hello")
+    server.kill()
+    assert "go out next time" in anna.error(3, "send", "ben", "kept", "--wait", "1")
+    server.start()
+    anna.ok("send", "ben", "after")
+    shown = ben.ok("listen", "--count", "3")
+    assert [line.partition(": ")[2] for line in shown.splitlines()] == ["hello", "kept", "after"]
+
+
+def test_a_server_that_was_never_there_is_one_line(tmp_path: Path) -> None:
+    nowhere = Command("http://127.0.0.1:1", tmp_path / "a.db")
+    assert "check that the server is running" in nowhere.error(1, "register", "lonely")
+    assert "plain http" in Command("http://chat.example", tmp_path / "a.db").error(1, "whoami")
+
+
+def test_a_store_with_a_passphrase_needs_it_every_time(shared_server: ServerProcess, tmp_path: Path) -> None:
+    locked = Command(shared_server.url, tmp_path / "a.db")
+    assert locked.run("register", "locked", passphrase="correct horse")[0] == 0
+    assert "passphrase is wrong" in locked.error(1, "whoami", passphrase="battery staple")
+    assert "has a passphrase" in locked.error(1, "whoami")
+    assert locked.run("whoami", passphrase="correct horse")[0] == 0
+
+
+def test_a_store_that_another_program_has_open_is_one_line(anna: Command, tmp_path: Path) -> None:
+    anna.ok("register", "doubled")
+    store = open_store(tmp_path / "anna.db")
+    assert "another program is using anna.db" in anna.error(1, "whoami")
+    store.close()
+    anna.ok("whoami")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_ends_quietly_with_130(anna: Command, ben: Command, number: signal.Signals) -> None:
+    anna.ok("register", f"interrupted-{number.name.lower()}")
+    ben.ok("register", f"interrupting-{number.name.lower()}")
+    listening = anna.start("listen")
+    ben.ok("send", f"interrupted-{number.name.lower()}", "now it listens")
+    assert listening.stdout is not None
+    assert listening.stdout.readline().endswith(b": now it listens\n")
+    listening.send_signal(number)
+    out, err = listening.communicate(timeout=30)
+    assert (listening.returncode, out, err) == (130, b"", b"")
+    anna.ok("whoami")
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("send",), ("listen", "--count", "many"), ("--nonsense",)])
+def test_a_wrong_command_line_ends_with_2_and_says_why(anna: Command, arguments: tuple[str, ...]) -> None:
+    code, out, err = anna.run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert err
+
+
+@pytest.mark.parametrize("command", [(), ("register",), ("send",), ("listen",), ("chat",), ("whoami",)])
+def test_every_command_has_help_with_options_and_exit_codes(anna: Command, command: tuple[str, ...]) -> None:
+    shown = anna.ok(*command, "--help")
+    assert "--server" in shown
+    assert "Exit codes" in shown
+
+
+def test_a_message_cannot_steer_the_readers_terminal() -> None:
+    assert _printable("a\x1b[2Jb\rc\x9bd\u202ee\tf\n👩‍🚀") == "a\\x1b[2Jb\\rc\\x9bd\\u202ee\tf\n👩‍🚀"

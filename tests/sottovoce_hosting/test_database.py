@@ -1,0 +1,157 @@
+"""The database: durable writes one at a time, reads beside them, several databases in one process, clear failures."""
+
+import sqlite3
+import stat
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from sottovoce_hosting.database import Database, DatabaseError, open_database
+from sottovoce_hosting.errors import leaves
+from sottovoce_hosting.lockfile import LockHeld
+from sqlalchemy import Connection, text
+
+REVISION = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision, branch_labels, depends_on = "{name}", {before!r}, None, None
+def upgrade():
+    op.create_table("{table}", sa.Column("number", sa.Integer, unique=True))
+"""
+
+
+@pytest.fixture
+def migrations(tmp_path: Path) -> Path:
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    (folder / "0001.py").write_text(REVISION.format(name="0001", before=None, table="numbers"))
+    return folder
+
+
+def add(connection: Connection, number: int) -> None:
+    connection.execute(text("INSERT INTO numbers VALUES (:number)"), {"number": number})
+
+
+def count(connection: Connection) -> int:
+    value: int = connection.execute(text("SELECT count(*) FROM numbers")).scalar_one()
+    return value
+
+
+async def test_what_was_written_is_there_when_opened_again(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        await database.write(lambda c: add(c, 1))
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        assert await database.read(count) == 1
+
+
+async def test_a_write_that_raises_leaves_nothing(tmp_path: Path, migrations: Path) -> None:
+    def add_and_fail(connection: Connection) -> None:
+        add(connection, 1)
+        raise KeyError
+
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        with pytest.raises(KeyError):
+            await database.write(add_and_fail)
+        assert await database.read(count) == 0
+        await database.write(lambda c: add(c, 1))
+
+
+async def test_a_failed_write_is_remembered_until_one_succeeds(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        await database.write(lambda c: add(c, 1))
+        assert database.failure is None
+        with pytest.raises(DatabaseError):
+            await database.write(lambda c: add(c, 1))
+        assert database.failure is not None
+        await database.write(lambda c: add(c, 2))
+        assert database.failure is None
+
+
+async def test_writes_from_many_tasks_all_happen(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database, trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(database.write, partial(add, number=number))
+            nursery.start_soon(database.read, count)
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        assert await database.read(count) == 50
+
+
+async def test_a_write_that_has_begun_is_not_cancelled(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+
+        def add_and_cancel(connection: Connection) -> None:
+            add(connection, 1)
+            scope.cancel()
+
+        with trio.CancelScope() as scope:
+            await database.write(add_and_cancel)
+            await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        assert await database.read(count) == 1
+
+
+async def test_a_database_serves_tasks_from_before_and_after_another_was_opened(
+    tmp_path: Path, migrations: Path
+) -> None:
+    """Such tasks inherit different asyncio loops. The database must use its own, or a pool with waiters breaks."""
+    opened = trio.Event()
+
+    async def use(database: Database, numbers: range) -> None:
+        await opened.wait()
+        async with trio.open_nursery() as nursery:
+            for number in numbers:
+                nursery.start_soon(database.write, partial(add, number=number))
+                nursery.start_soon(database.read, count)
+
+    async with open_database(tmp_path / "a.db", migrations) as first, trio.open_nursery() as nursery:
+        nursery.start_soon(use, first, range(20))
+        async with open_database(tmp_path / "b.db", migrations) as second, trio.open_nursery() as later:
+            opened.set()
+            later.start_soon(use, first, range(20, 40))
+            later.start_soon(use, second, range(20))
+    async with open_database(tmp_path / "a.db", migrations) as first:
+        assert await first.read(count) == 40
+
+
+async def test_a_new_revision_is_applied_to_an_old_file(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        await database.write(lambda c: add(c, 1))
+    (migrations / "0002.py").write_text(REVISION.format(name="0002", before="0001", table="others"))
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        assert await database.read(count) == 1
+        await database.read(lambda c: c.execute(text("SELECT count(*) FROM others")).scalar_one())
+
+
+async def test_a_file_that_another_process_has_open_is_refused(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations):
+        with pytest.raises(LockHeld, match=r"another process is using a\.db"):
+            async with open_database(tmp_path / "a.db", migrations):
+                pass
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, migrations: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"no database" * 100)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_database(tmp_path / "a.db", migrations):
+            pass
+    assert [type(error) for error in leaves(caught.value)] == [DatabaseError]
+
+
+async def test_the_file_is_for_its_owner_alone_and_keeps_no_deleted_bytes(tmp_path: Path, migrations: Path) -> None:
+    path = tmp_path / "data" / "a.db"
+    async with open_database(path, migrations) as database:
+        assert await database.read(lambda c: c.execute(text("PRAGMA secure_delete")).scalar_one()) == 1
+        assert await database.read(lambda c: c.execute(text("PRAGMA synchronous")).scalar_one()) == 2
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with sqlite3.connect(path) as plain:
+        assert plain.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    plain.close()
+
+
+async def test_a_folder_with_marks_of_an_url_is_an_ordinary_folder(tmp_path: Path, migrations: Path) -> None:
+    path = tmp_path / "50%?x=1#y" / "a.db"
+    async with open_database(path, migrations) as database:
+        await database.write(lambda c: add(c, 1))
+    assert path.stat().st_size > 0

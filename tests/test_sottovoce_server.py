@@ -1,0 +1,128 @@
+"""The command `sottovoce-server`: relay and keyserver in one process on one port, hosted as a person would."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import sottovoce_relay.app
+import trio
+import trio_websocket
+from sottovoce_hosting.testing import PATIENCE, ServerProcess, server_command, server_process
+from sottovoce_wire import directory as wire
+from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import (
+    ClientFrame,
+    Goodbye,
+    Hello,
+    Ping,
+    Pong,
+    RelayFrame,
+    Welcome,
+    decode_relay_frame,
+    encode,
+)
+
+COMMAND = (sys.executable, "-m", "sottovoce_server")
+RELAY = sottovoce_relay.app.PATH
+
+
+def serving(data: Path) -> list[str | Path]:
+    return [*COMMAND, "--data", data, "--port", "0"]
+
+
+def get(server: ServerProcess, path: str) -> httpx.Response:
+    return httpx.get(server.url + path, trust_env=False)
+
+
+async def talk(socket: trio_websocket.WebSocketConnection, frame: ClientFrame) -> RelayFrame:
+    await socket.send_message(encode(frame))
+    return await hear(socket)
+
+
+async def hear(socket: trio_websocket.WebSocketConnection) -> RelayFrame:
+    with trio.fail_after(PATIENCE):
+        message = await socket.get_message()
+    assert isinstance(message, bytes)
+    return decode_relay_frame(message)
+
+
+@pytest.mark.parametrize("command", [[], ["serve"]], ids=["bare", "serve"])
+async def test_one_port_is_relay_and_keyserver(tmp_path: Path, command: list[str]) -> None:
+    with server_process([*COMMAND, *command, "--data", tmp_path / "data", "--port", "0"]) as server:
+        assert server.ready.startswith("sottovoce-server: ready at http://127.0.0.1:")
+        assert [get(server, path).status_code for path in ("/livez", "/readyz")] == [200, 200]
+        info = wire.decode(wire.Info, get(server, wire.PATH_INFO).content)
+        assert info == wire.Info("sottovoce-keyserver", [1], server.url)
+        url = server.url.replace("http", "ws") + RELAY
+        async with trio_websocket.open_websocket_url(url) as connection:
+            assert isinstance(await talk(connection, Hello([1])), Welcome)
+            assert await talk(connection, Ping(7)) == Pong(7)
+        names = {path.name for path in (tmp_path / "data").iterdir()}
+        assert {"relay.db", "keyserver.db"} <= names
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == (0, "")
+
+
+async def test_it_ends_in_order_with_a_client_connected(tmp_path: Path) -> None:
+    with server_process(serving(tmp_path)) as server:
+        url = server.url.replace("http", "ws") + RELAY
+        async with trio_websocket.open_websocket_url(url) as connection:
+            await talk(connection, Hello([1]))
+            server.process.send_signal(signal.SIGTERM)
+            goodbye = await hear(connection)
+            assert isinstance(goodbye, Goodbye)
+            assert goodbye.code == Code.SHUTTING_DOWN
+        assert server.wait() == (0, "")
+
+
+async def test_a_client_that_does_not_go_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with server_process(serving(tmp_path), SOTTOVOCE_SERVER_DRAIN_SECONDS="0.5") as server, silent_client(server):
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == (0, "")
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with (
+        server_process(serving(tmp_path), SOTTOVOCE_SERVER_DRAIN_SECONDS="600") as server,
+        silent_client(server) as client,
+    ):
+        server.process.send_signal(signal.SIGTERM)
+        assert client.recv(100)  # Goodbye: the first signal has arrived
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait()[0] == -signal.SIGTERM
+
+
+def silent_client(server: ServerProcess) -> socket.socket:
+    """A client that has said Hello and nothing since."""
+    port = int(server.url.rpartition(":")[2])
+    client = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    client.sendall(
+        b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" % RELAY.encode()
+    )
+    assert client.recv(1000).startswith(b"HTTP/1.1 101")
+    hello = encode(Hello([1]))
+    client.sendall(bytes([0x82, 0x80 | len(hello), 0, 0, 0, 0]) + hello)
+    assert client.recv(1000)
+    return client
+
+
+async def test_settings_of_both_servers_are_known_and_others_refused(tmp_path: Path) -> None:
+    known = {"SOTTOVOCE_SERVER_RELAY_URL": "https://relay.example", "SOTTOVOCE_SERVER_MAX_ENVELOPE": "2048"}
+    with server_process(serving(tmp_path), **known) as server:
+        assert wire.decode(wire.Info, get(server, wire.PATH_INFO).content).relay == "https://relay.example"
+    process = server_command(serving(tmp_path), SOTTOVOCE_SERVER_STRANGER="1")
+    _, logged = process.communicate(timeout=2 * PATIENCE)
+    assert (process.returncode, logged) == (
+        1, "sottovoce-server: SOTTOVOCE_SERVER_STRANGER: there is no such setting\n"
+    )  # fmt: skip
+
+
+async def test_one_database_in_use_stops_the_whole(tmp_path: Path) -> None:
+    with server_process(serving(tmp_path)):
+        process = server_command(serving(tmp_path))
+        _, logged = process.communicate(timeout=2 * PATIENCE)
+    assert (process.returncode, logged) == (1, "sottovoce-server: another process is using relay.db; stop it first\n")
