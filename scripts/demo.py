@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 import trio
+
 from sottovoce.protocol.content import MAX_TEXT
 
 from . import curious_host

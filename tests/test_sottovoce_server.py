@@ -7,9 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import sottovoce_relay.app
 import trio
 import trio_websocket
+
+import sottovoce_relay.app
 from sottovoce_hosting.testing import PATIENCE, ServerProcess, server_command, server_process
 from sottovoce_wire import directory as wire
 from sottovoce_wire.errors import Code

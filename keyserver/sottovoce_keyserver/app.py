@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from quart_trio import QuartTrio
+
 from sottovoce_hosting.database import open_database
 from sottovoce_hosting.service import Origins, Service, WebSocketHandler
 

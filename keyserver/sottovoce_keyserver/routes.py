@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from quart import Blueprint, Response, request
+
 from sottovoce_hosting.database import Database
 from sottovoce_hosting.service import Origins
 from sottovoce_hosting.web import answer

@@ -1,6 +1,7 @@
 """The keyserver's settings: what every server has, and where its users' queues live."""
 
 from pydantic import field_validator
+
 from sottovoce_hosting.settings import HostingSettings, canonical_origin
 
 

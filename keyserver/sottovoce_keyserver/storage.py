@@ -8,10 +8,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sottovoce_wire import limits
-from sottovoce_wire.directory import Bundle, OneTimePrekey
-from sottovoce_wire.errors import Code, WireError
-from sottovoce_wire.ids import AccountId, DeviceId
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -30,6 +26,11 @@ from sqlalchemy import (
     select,
     update,
 )
+
+from sottovoce_wire import limits
+from sottovoce_wire.directory import Bundle, OneTimePrekey
+from sottovoce_wire.errors import Code, WireError
+from sottovoce_wire.ids import AccountId, DeviceId
 
 from .directory import CounterConflict, Name, Publication, Registration, Signer
 

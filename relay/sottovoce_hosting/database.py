@@ -103,7 +103,7 @@ async def open_database(path: Path, migrations: Path) -> AsyncIterator[Database]
         _create_private(path)
         async with trio_asyncio.open_loop() as loop:
             url = URL.create("sqlite+aiosqlite", database=str(path))
-            engine = create_async_engine(url, pool_size=_READERS, max_overflow=0)
+            engine = create_async_engine(url, pool_size=_READERS + 1, max_overflow=0)
             event.listen(engine.sync_engine, "connect", _prepare)
             try:
                 writer = await trio_asyncio.aio_as_trio(_connect_writer, loop=loop)(engine, migrations)

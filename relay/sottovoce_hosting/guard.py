@@ -19,8 +19,9 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from sottovoce_wire import limits
 from wsproto.extensions import Extension
+
+from sottovoce_wire import limits
 
 from .errors import StartError, name_of, place_of
 from .logs import log

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
 from quart_trio import QuartTrio
+
 from sottovoce_wire.errors import WireError
 from sottovoce_wire.origins import parse_origin
 

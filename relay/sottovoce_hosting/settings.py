@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from sottovoce_wire.errors import WireError
 from sottovoce_wire.origins import parse_origin
 

@@ -9,10 +9,11 @@ from typing import Final
 import msgspec
 from quart import Response
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
 from sottovoce_wire import limits
 from sottovoce_wire.directory import Problem
 from sottovoce_wire.errors import Code
-from werkzeug.exceptions import HTTPException
 
 from .database import DatabaseError
 from .errors import name_of, place_of

@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 from quart_trio import QuartTrio
+
 from sottovoce_hosting.database import open_database
 from sottovoce_hosting.service import Origins, Service, WebSocketHandler
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import cyclopts
+
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.process import run, say
 from sottovoce_hosting.settings import read_settings

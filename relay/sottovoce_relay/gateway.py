@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 import trio
+
 from sottovoce_hosting.database import Database, DatabaseError
 from sottovoce_hosting.service import Origins, Receive, Scope, Send
 from sottovoce_wire import frames

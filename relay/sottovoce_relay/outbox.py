@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final
 
 import trio
+
 from sottovoce_wire.frames import RelayFrame, encode
 
 #: Beyond so much unsent, or asked for and not yet answered, a connection is not read and gets no pages.

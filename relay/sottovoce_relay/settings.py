@@ -3,6 +3,7 @@
 from typing import Final
 
 from pydantic import Field
+
 from sottovoce_hosting.settings import HostingSettings
 from sottovoce_wire import limits
 

@@ -7,10 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sottovoce_wire import limits
-from sottovoce_wire.errors import Code
-from sottovoce_wire.frames import KeyClass, NewSendKey, SendResult
-from sottovoce_wire.ids import QueueId, SendKeyHash
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -30,6 +26,11 @@ from sqlalchemy import (
     select,
     update,
 )
+
+from sottovoce_wire import limits
+from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import KeyClass, NewSendKey, SendResult
+from sottovoce_wire.ids import QueueId, SendKeyHash
 
 from . import envelopes as answers
 from .envelopes import Arrival, Fill, Loss, Page, Quotas, Range, Stored, merged, ranges_of

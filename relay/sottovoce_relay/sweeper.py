@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 import trio
+
 from sottovoce_hosting.database import DatabaseError
 
 from . import storage

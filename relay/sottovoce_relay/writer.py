@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, ParamSpec, TypeVar, cast
 
 import trio
+from sqlalchemy import Connection
+
 from sottovoce_hosting.database import Database, DatabaseError
 from sottovoce_hosting.errors import name_of, place_of
 from sottovoce_hosting.logs import log
 from sottovoce_wire.frames import SendResult
-from sqlalchemy import Connection
 
 from . import storage
 from .bus import Bus

@@ -4,6 +4,7 @@ from typing import Final
 
 import httpx
 import trio
+
 from sottovoce_wire import limits
 
 from . import errors

@@ -5,12 +5,13 @@ This file joins the parts; receiving, sending, registration, sessions and the st
 
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
+
 from sottovoce_wire import limits
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.frames import Ttl
@@ -28,7 +29,7 @@ from . import errors
 from .crypto import primitives
 from .crypto.errors import CryptoRefusal
 from .directory import Directory
-from .local import Local, now_ms
+from .local import Local, now_ms, unexpected
 from .message import Message, Sent, make_message
 from .protocol import sessions
 from .protocol.content import MAX_TEXT, Text
@@ -38,12 +39,13 @@ from .registration import Registration, own_of, prepare
 from .sending import Sender
 from .store.account import Account
 from .store.database import Tables, open_store
+from .store.inbox import Unhandled
 
 T = TypeVar("T")
 
 #: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
 LINGER: Final = 2.0
-UPKEEP_EVERY: Final = 3600.0
+UPKEEP_EVERY: Final = 300.0
 #: How long `register` waits for the relay.
 CONNECT_WITHIN: Final = 30.0
 
@@ -92,7 +94,8 @@ class Client:
         self._origin = origin
         self._nursery = nursery
         self._registration = Registration(local, directory)
-        self._sender = Sender(local, nursery, self._settled)
+        self._sender = Sender(local, origin, nursery, self._settled)
+        self._registering = trio.Lock()
         self._receiver: Receiver | None = None
         self._account: Account | None = None
         self._own: Own | None = None
@@ -128,18 +131,23 @@ class Client:
         Cancellation: the name may or may not be registered; call again to find out.
         """
         _check(check_username, username)
-        if self._account is not None and self._account.registered:
-            if self._account.username != username:
+        async with self._registering:
+            if self._account is None or not self._account.registered:
+                await self._register(username)
+            elif self._account.username != username:
                 raise errors.AlreadyRegistered(f"this store is registered as {self._account.username}")
-            return
+
+    async def _register(self, username: str) -> None:
         relay = await self._directory.relay()
         account = await self._local.transact(lambda tables: prepare(tables, self._origin, relay))
         await self._connect(account)
         await self._wait_connected()
         await self._registration.register(account, username)
         self._account = await self._local.transact(lambda tables: tables.account.get())
+        self._nursery.start_soon(self._upkeep, account)
 
     async def _start(self) -> None:
+        self._nursery.start_soon(self._local.tidy_when_idle)
         account = await self._local.transact(lambda tables: tables.account.get())
         if account is None:
             return
@@ -171,19 +179,24 @@ class Client:
         raise errors.ServerUnreachable("the relay does not answer")
 
     async def _upkeep(self, account: Account) -> None:
-        """Renew prekeys at once and every hour. A keyserver that is away is asked again the next time."""
+        """Renew prekeys whenever their schedule says so. A keyserver that is away is asked again the next time."""
         while True:
-            with suppress(errors.SottovoceError):
+            try:
                 await self._registration.renew(account)
+            except errors.SottovoceError:
+                pass  # what cannot go on without it says so itself, when something is sent
+            except Exception as error:
+                unexpected(error)
             await trio.sleep(UPKEEP_EVERY)
 
     async def _finish(self) -> None:
-        """A block that ended without an error has handled what it was shown; give the outbox a moment."""
-        await self._local.transact(self._mark_handled)
+        """Give the outbox a moment."""
         if self.trouble is None:
             with trio.move_on_after(LINGER):
+                settled = self._sender.settled
                 while await self._local.transact(lambda tables: tables.outbox.size()) > 0:
-                    await self._sender.settled.wait()
+                    await settled.wait()
+                    settled = self._sender.settled
 
     # --- Sending ---
 
@@ -196,6 +209,8 @@ class Client:
         Cancellation: either nothing happened, or the message goes out.
         """
         own = self._registered()
+        assert self._account is not None  # noqa: S101 - it is registered
+        await self._registration.keep_fresh(self._account)
         account_id = await self._resolve(to)
         if account_id == own.account_id:
             raise errors.InvalidInput("a message to oneself has no recipient")
@@ -214,8 +229,8 @@ class Client:
         username = _check(check_username, to)
         known = self._names.get(username) or await self._local.transact(lambda tables: tables.peers.named(username))
         if known is None:
-            known = await self._directory.find(username)
-            await self._local.transact(lambda tables: tables.peers.put_name(username, known))
+            found = await self._directory.find(username)
+            known = await self._local.transact(lambda tables: tables.peers.pin_name(username, found))
         self._names[username] = known
         return known
 
@@ -229,7 +244,7 @@ class Client:
             if not envelopes:
                 raise errors.NoDevices("none of the recipient's devices can be written to at present")
             for envelope in envelopes:
-                tables.outbox.add(envelope)
+                tables.outbox.add(envelope, now)
             return {envelope.address.origin for envelope in envelopes}
 
         def put_or_ask(tables: Tables) -> set[str] | list[DeviceId]:
@@ -240,11 +255,16 @@ class Client:
         def put_after(tables: Tables) -> set[str]:
             tables.peers.put(sessions.newest(tables.peers.get(account_id), peer))
             for bundle in bundles:
-                if sessions.sending_session(tables, account_id, bundle.entry.device_id, now) is None:
+                device_id = bundle.entry.device_id
+                if exhausted or sessions.sending_session(tables, account_id, device_id, now) is None:
                     sessions.start(tables, own, bundle)
             return put(tables)
 
-        done = await self._local.transact(put_or_ask)
+        exhausted = False
+        try:
+            done = await self._local.transact(put_or_ask)
+        except CryptoRefusal:  # a session that cannot go on: its chain or its prekeys have ended
+            exhausted, done = True, []
         if isinstance(done, list):
             peer, bundles = await self._directory.bundles(account_id, done or None, now)
             try:
@@ -258,10 +278,11 @@ class Client:
         sent = self._sent.get(message_id)
         if sent is not None:
             sent.changed.set()
+            sent.changed = trio.Event()
 
     async def _wait_settled(self, sent: Sent) -> None:
         while True:
-            sent.changed = trio.Event()
+            changed = sent.changed
             waiting, failures = await self._local.transact(
                 lambda tables: (tables.outbox.waiting(sent.message_id), tables.outbox.failures(sent.message_id))
             )
@@ -269,15 +290,15 @@ class Client:
                 raise errors.DeliveryFailed(f"the relay refused the message ({Code(failures[0]).name.lower()})")
             if waiting == 0:
                 return
-            await sent.changed.wait()
+            await changed.wait()
 
     # --- Receiving ---
 
     def messages(self) -> AsyncIterator[Message]:
         """Messages in the order of arrival, waiting for more for ever. One consumer at a time.
 
-        A message counts as handled when the next is asked for, or when the client's block ends without an error; a
-        program that dies before sees it again. Raises NotRegistered, StoreFailed.
+        A message counts as handled when the next is asked for, or by `Message.mark_handled`; a program that ends
+        before sees it again. Raises NotRegistered, StoreFailed.
         Cancellation: loses nothing.
         """
         self._registered()
@@ -292,27 +313,29 @@ class Client:
         await self._receiver.caught_up.wait()
 
     async def _next_message(self) -> Message:
+        """Count the message that was shown last as handled, and show the next, in one transaction."""
         while True:
-            arrived = self._arrived
-            found = await self._local.transact(self._hand_over)
-            if found is not None:
-                return found
+            arrived, shown = self._arrived, self._shown
+
+            def hand_over(tables: Tables, shown: int | None = shown) -> tuple[int, Message] | None:
+                if shown is not None:
+                    tables.inbox.mark_handled(shown)
+                found = tables.inbox.unhandled(limit=1)
+                return (found[0].position, self._present(tables, found[0])) if found else None
+
+            following = await self._local.transact(hand_over)
+            self._shown = None
+            if following is not None:
+                self._shown, message = following
+                return message
             await arrived.wait()
 
-    def _hand_over(self, tables: Tables) -> Message | None:
-        """Count the message that was shown last as handled, and show the next."""
-        self._mark_handled(tables)
-        found = tables.inbox.unhandled(limit=1)
-        if not found:
-            return None
-        self._shown = found[0].position
-        name = tables.peers.name_of(found[0].message.account_id)
-        return make_message(found[0].message, name, self.send)
+    def _present(self, tables: Tables, unhandled: Unhandled) -> Message:
+        async def mark_handled() -> None:
+            await self._local.transact(lambda tables: tables.inbox.mark_handled(unhandled.position))
 
-    def _mark_handled(self, tables: Tables) -> None:
-        if self._shown is not None:
-            tables.inbox.mark_handled(self._shown)
-            self._shown = None
+        name = tables.peers.name_of(unhandled.message.account_id)
+        return make_message(unhandled.message, name, self.send, mark_handled)
 
     def _wake_readers(self) -> None:
         self._arrived.set()

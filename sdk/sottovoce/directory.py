@@ -7,7 +7,7 @@ Spec: directory.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from sottovoce_wire import directory as wire
 from sottovoce_wire import ids, records
@@ -108,7 +108,7 @@ class Directory:
             recipient = prekeys.open_prekeys(entry, account_id, bundle.prekey_record, now)
             contact = prekeys.open_contact_record(entry, account_id, bundle.contact_record, now)
         except CryptoRefusal as refusal:
-            if refusal.reason is Reason.EXPIRED:
+            if refusal.reason in (Reason.EXPIRED, Reason.NOT_YET_VALID):
                 return None
             raise
         if not may_dial(contact.origin, own=self._origin):
@@ -143,19 +143,21 @@ class Directory:
             wire.HEADER_COUNTER: str(counter),
             wire.HEADER_SIGNATURE: _base64(signer.device.sign_detached(signed)),
         }
-        return await self._ask("POST", path, data, kind, headers)
+        status, answer = await self._http.request("POST", path, data, headers)
+        problem = None if status == 200 else self._parse(wire.Problem, answer)
+        if problem is not None and problem.code == Code.COUNTER_CONFLICT and problem.last_counter is not None:
+            raise CounterConflict(problem.last_counter)
+        return self._parse(kind, answer) if problem is None else _refuse(problem)
 
-    async def _ask(
-        self, method: str, path: str, body: bytes, kind: type[_B], headers: dict[str, str] | None = None
-    ) -> _B:
-        status, answer = await self._http.request(method, path, body, headers or {})
+    async def _ask(self, method: str, path: str, body: bytes, kind: type[_B]) -> _B:
+        status, answer = await self._http.request(method, path, body, {})
+        return self._parse(kind, answer) if status == 200 else _refuse(self._parse(wire.Problem, answer))
+
+    def _parse(self, kind: type[_B], answer: bytes) -> _B:
         try:
-            if status == 200:
-                return wire.decode(kind, answer)
-            problem = wire.decode(wire.Problem, answer)
+            return wire.decode(kind, answer)
         except WireError:
             raise errors.WrongServer(f"{self._origin} does not answer as a keyserver does") from None
-        raise _refusal(problem)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -170,12 +172,12 @@ def _untrusted(refusal: CryptoRefusal) -> errors.UntrustedKeys:
     return errors.UntrustedKeys(f"the keyserver's answer does not prove itself ({refusal.reason})")
 
 
-def _refusal(problem: wire.Problem) -> Exception:
-    """The keyserver's refusal as an exception of ours."""
-    if problem.code == Code.COUNTER_CONFLICT and problem.last_counter is not None:
-        return CounterConflict(problem.last_counter)
+def _refuse(problem: wire.Problem) -> NoReturn:
+    """The keyserver's refusal as an exception of ours. Its own words are not repeated: they may be anything."""
     if problem.code == Code.NAME_TAKEN:
-        return errors.NameTaken("this name belongs to another account")
+        raise errors.NameTaken("this name belongs to another account")
     if problem.code in (Code.UNKNOWN_NAME, Code.UNKNOWN_ACCOUNT):
-        return errors.UnknownRecipient("the keyserver does not know this recipient")
-    return errors.ServerRefused(f"the keyserver refused: {problem.detail} (code {problem.code})")
+        raise errors.UnknownRecipient("the keyserver does not know this recipient")
+    known = problem.code in Code.__members__.values()
+    name = Code(problem.code).name.lower().replace("_", " ") if known else "an unknown reason"
+    raise errors.ServerRefused(f"the keyserver refused: {name} (code {problem.code})")

@@ -93,6 +93,13 @@ class UntrustedKeys(SottovoceError):
     hint = "the keyserver is faulty or hostile; compare account ids with the person by other means"
 
 
+class Unexpected(SottovoceError):
+    """A fault of this library. Nothing that was stored is lost, and the client goes on."""
+
+    code = "unexpected"
+    hint = "please report it to the project"
+
+
 class DeliveryFailed(SottovoceError):
     """A message will not reach one of the recipient's devices."""
 

@@ -1,12 +1,14 @@
 """WebSocket connections to relays: dialled, bounded, closed whatever happens; their troubles are ServerUnreachable."""
 
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 import trio
-from sottovoce_wire import limits
-from sottovoce_wire.origins import endpoint
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from sottovoce_wire import limits
+from sottovoce_wire.origins import endpoint, may_connect
 
 from . import errors
 
@@ -47,13 +49,15 @@ class Link:
         return errors.ServerUnreachable(f"the connection to {self._origin} was lost")
 
 
-async def with_link(origin: str, talk: Callable[[Link], Awaitable[None]]) -> None:
+async def with_link(origin: str, own: str, talk: Callable[[Link], Awaitable[None]]) -> None:
     """Dial the relay at `origin`, run `talk`, close. Raises what `talk` raises, or ServerUnreachable.
+
+    `own` is the client's own server: only there may a name lead to a private address (`origins.may_connect`).
 
     The connection just ends, without WebSocket's closing handshake: what is unanswered or unacknowledged is said again.
     Cancellation: closes the connection at once.
     """
-    stream = await _dial(origin)
+    stream = await _dial(origin, own)
     raised: Exception | None = None
     broken = False
     try:
@@ -74,21 +78,26 @@ async def with_link(origin: str, talk: Callable[[Link], Awaitable[None]]) -> Non
         raise errors.ServerUnreachable(f"the connection to {origin} broke")
 
 
-async def _dial(origin: str) -> Stream:
+async def _dial(origin: str, own: str) -> Stream:
     host, port, tls = endpoint(origin)
     try:
         with trio.fail_after(CONNECT_TIMEOUT):
-            if not tls:
-                return await trio.open_tcp_stream(host, port)
-            stream = await trio.open_ssl_over_tcp_stream(host, port)
+            stream = await trio.open_tcp_stream(host, port)
             try:
-                await stream.do_handshake()
+                if not may_connect(origin, stream.socket.getpeername()[0], own=own):
+                    raise errors.ServerUnreachable(f"{origin} leads into a private network")
+                return await _secure(stream, host) if tls else stream
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
-            return stream
-    except (OSError, trio.TooSlowError, trio.BrokenResourceError):
+    except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError):
         raise errors.ServerUnreachable(f"nothing answers at {origin}") from None
+
+
+async def _secure(stream: trio.SocketStream, host: str) -> "trio.SSLStream[trio.SocketStream]":
+    secured = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host)
+    await secured.do_handshake()
+    return secured
 
 
 async def _upgrade(nursery: trio.Nursery, stream: Stream, origin: str) -> WebSocketConnection:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import trio
+
 from sottovoce_wire.ids import AccountId, MessageId, account_id_text
 
 from .protocol.state import Incoming
@@ -35,7 +36,8 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that arrived. It counts as handled, and is not shown again, when the next one is asked for.
+    """A message that arrived. It counts as handled, and is not shown again, when the next one is asked for, or once
+    `mark_handled` has returned.
 
     `sender`: the name under which this client found the account, else the account id (52 characters).
     """
@@ -47,13 +49,25 @@ class Message:
     sent_at: datetime
     received_at: datetime
     _reply: Callable[[str, str], Awaitable[Sent]] = field(repr=False, compare=False)
+    _mark_handled: Callable[[], Awaitable[None]] = field(repr=False, compare=False)
 
     async def reply(self, text: str) -> Sent:
         """Send `text` to the sender. Raises what `Client.send` raises. Cancellation: as there."""
         return await self._reply(self.account_id, text)
 
+    async def mark_handled(self) -> None:
+        """The program is done with this message, and leaves without asking for the next. Raises StoreFailed.
 
-def make_message(incoming: Incoming, name: str | None, reply: Callable[[str, str], Awaitable[Sent]]) -> Message:
+        Cancellation: it counts as handled, or not."""
+        await self._mark_handled()
+
+
+def make_message(
+    incoming: Incoming,
+    name: str | None,
+    reply: Callable[[str, str], Awaitable[Sent]],
+    mark_handled: Callable[[], Awaitable[None]],
+) -> Message:
     """The application's view of a stored message; `name` is a pinned username of the sender."""
     account_id = account_id_text(AccountId(incoming.account_id))
     return Message(
@@ -64,6 +78,7 @@ def make_message(incoming: Incoming, name: str | None, reply: Callable[[str, str
         _moment(incoming.sent_at),
         _moment(incoming.received_at),
         reply,
+        mark_handled,
     )
 
 

@@ -5,14 +5,15 @@ from functools import partial
 from typing import Final
 
 import trio
-from sottovoce_wire.frames import KeyClass
+
 from sottovoce_wire.ids import QueueId, send_key_hash
 
 from . import errors
 from .backoff import Backoff
 from .links import Link, with_link
-from .local import Local, now_ms
-from .protocol import opening, relay_link
+from .local import Local, now_ms, unexpected
+from .protocol import relay_link
+from .protocol.opening import Opener
 from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
 from .protocol.state import Own
 from .store.account import CONTACT, INTAKE
@@ -34,6 +35,7 @@ class Receiver:
     def __init__(self, local: Local, own: Own, arrived: Callable[[], None]) -> None:
         self._local = local
         self._own = own
+        self._opener = Opener(own)
         self._arrived = arrived
         self._backoff = Backoff()
         self._behind: set[QueueId] = set()
@@ -48,11 +50,13 @@ class Receiver:
         Cancellation: what is not stored is not acknowledged, and comes again."""
         while True:
             try:
-                await with_link(origin, partial(self._talk, origin))
+                await with_link(origin, self._own.server, partial(self._talk, origin))
             except errors.SottovoceError as error:
                 self.trouble = error
             except RelayFault as fault:
                 self.trouble = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+            except Exception as error:
+                self.trouble = unexpected(error)
             await self._backoff.wait()
 
     async def _talk(self, origin: str, link: Link) -> None:
@@ -75,7 +79,7 @@ class Receiver:
                 self.ready.set()
             case Arrived():
                 for start in range(0, len(event.envelopes), PAGE):
-                    await self._take_in(event.envelopes[start : start + PAGE])
+                    await self._take_in(event.envelopes[start : start + PAGE], event.sealed_only)
                 await link.send(owner.ack(event.queue, event.upto))
             case CaughtUp():
                 self._behind.discard(event.queue)
@@ -84,12 +88,12 @@ class Receiver:
             case Gap():
                 self.expired += event.count
 
-    async def _take_in(self, page: Sequence[tuple[KeyClass, bytes]]) -> None:
+    async def _take_in(self, page: Sequence[bytes], sealed_only: bool) -> None:
         """Decrypt and store a page in one transaction, then tell whoever waits for messages."""
 
         def work(tables: Tables) -> None:
-            for key_class, envelope in page:
-                opening.receive(tables, self._own, key_class, envelope, now_ms())
+            for envelope in page:
+                self._opener.receive(tables, envelope, now_ms(), sealed_only=sealed_only)
 
         await self._local.transact(work)
         self._arrived()

@@ -16,6 +16,7 @@ from .crypto.prekeys import OwnPrekeys
 from .directory import CounterConflict, Directory, Signer
 from .local import Local, now_ms
 from .protocol.content import ContactAddress
+from .protocol.opening import ACCEPTED_HANDSHAKES
 from .protocol.state import Own
 from .store.account import CONTACT, INTAKE, Account, OwnQueue
 from .store.database import Tables
@@ -26,6 +27,7 @@ ONE_TIME_PREKEYS: Final = 100
 REFILL_BELOW: Final = 50
 ROTATE_AFTER: Final = 7 * limits.DAY
 PUBLISH_AFTER: Final = limits.DAY
+STALE_AFTER: Final = 14 * limits.DAY
 #: Private prekeys live this long after they were replaced: the longest life of an envelope, and a day.
 WIPE_AFTER: Final = 31 * limits.DAY
 
@@ -34,14 +36,16 @@ def own_of(tables: Tables, account: Account) -> Own:
     """What the session manager needs to know of this device. The relay must be known."""
     queue = tables.account.queue(CONTACT)
     contact = ContactAddress(account.relay or "", queue.owner.queue_id, queue.send_key)
-    return Own(account.root.account_id, account.root.public, account.device, account.device_list, contact)
+    return Own(
+        account.server, account.root.account_id, account.root.public, account.device, account.device_list, contact
+    )
 
 
 def prepare(tables: Tables, server: str, relay: str) -> Account:
     """The store's account; made now, keys, queues and prekeys, if there is none. Nothing is told to anybody yet."""
     if tables.account.get() is None:
         _create(tables, server)
-    tables.account.set_relay(relay)
+        tables.account.set_relay(relay)
     account = tables.account.get()
     assert account is not None  # noqa: S101 - made just above
     return account
@@ -72,6 +76,7 @@ class Registration:
     def __init__(self, local: Local, directory: Directory) -> None:
         self._local = local
         self._directory = directory
+        self._fresh_until = 0
 
     async def register(self, account: Account, username: str) -> None:
         """Claim `username` and publish everything, all or nothing. Raises NameTaken and what `Directory` raises.
@@ -104,6 +109,18 @@ class Registration:
             await self._local.transact(lambda tables: tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining))
             await self._publish(account)
 
+    async def keep_fresh(self, account: Account) -> None:
+        """A device whose published prekeys are older than 14 days sends nothing before it has renewed them.
+
+        Raises what `renew` raises. Cancellation: safe."""
+        now = now_ms() // 1000
+        if now < self._fresh_until:
+            return
+        created = await self._local.transact(_created)
+        if not 0 <= now - created < STALE_AFTER:
+            await self.renew(account)
+        self._fresh_until = now + PUBLISH_AFTER
+
     async def _publish(self, account: Account) -> int:
         request = await self._local.transact(_publish_body)
         remaining = await self._signed(lambda counter: self._directory.publish(_signer(account), counter, request))
@@ -128,13 +145,20 @@ def _signer(account: Account) -> Signer:
     return Signer(account.root.account_id, account.device)
 
 
+def _created(tables: Tables) -> int:
+    current = tables.prekeys.current()
+    return 0 if current is None else current.created
+
+
 def _renewal_due(tables: Tables) -> bool:
-    """Rotate prekeys that are a week old; whether anything is to be published."""
+    """Rotate prekeys that are a week old, worn out, or made by a clock that was ahead; whether to publish anything."""
     account, current = tables.account.get(), tables.prekeys.current()
     if account is None or current is None:
         return False
     now = now_ms() // 1000
-    if now - current.created >= ROTATE_AFTER:
+    age = now - current.created
+    worn = tables.sessions.accepted_count(current.record_id) >= ACCEPTED_HANDSHAKES // 2 and age >= limits.DAY
+    if age >= ROTATE_AFTER or age < 0 or worn:
         tables.prekeys.add(OwnPrekeys.generate(account.device, account.root.account_id, current.record_id + 1, now))
         return True
     return abs(now - account.published_at) >= PUBLISH_AFTER or bool(tables.prekeys.unpublished(1))

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Final
 
 import trio
+
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import SendItem, SendResult
 from sottovoce_wire.ids import EnvelopeId, MessageId, QueueId
@@ -13,7 +15,7 @@ from . import errors
 from .backoff import Backoff
 from .crypto import primitives
 from .links import Link, with_link
-from .local import Local
+from .local import Local, now_ms, unexpected
 from .protocol import relay_link
 from .protocol.relay_link import Answered, Event, RelayFault, SenderLink
 from .store.database import Tables
@@ -35,8 +37,11 @@ class Sender:
     `settled` is set, and replaced, whenever a relay has answered; `trouble` says why a relay cannot be reached now.
     """
 
-    def __init__(self, local: Local, nursery: trio.Nursery, settled: Callable[[MessageId], None]) -> None:
+    def __init__(
+        self, local: Local, own_server: str, nursery: trio.Nursery, settled: Callable[[MessageId], None]
+    ) -> None:
         self._local = local
+        self._own_server = own_server
         self._nursery = nursery
         self._report = settled
         self._wake: dict[str, trio.Event] = {}
@@ -53,25 +58,35 @@ class Sender:
             event.set()
 
     async def _serve(self, origin: str) -> None:
-        """Send what waits for one relay, then whatever is added, for ever.
+        """Send what waits for one relay, until nothing has come for a while.
 
         Cancellation: an envelope without an answer stays in the outbox and is sent again, the same bytes."""
         backoff = Backoff()
         held_back: dict[QueueId, float] = {}
-        while True:
-            try:
-                await self._wait_for_work(origin, held_back)
-                await with_link(origin, partial(self._talk, origin, held_back, backoff))
-                continue
-            except errors.SottovoceError as error:
-                self.trouble[origin] = error
-            except RelayFault as fault:
-                self.trouble[origin] = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
-            await backoff.wait()
+        while await self._serve_once(origin, held_back, backoff):
+            pass
+        del self._wake[origin]
+        self.trouble.pop(origin, None)
 
-    async def _wait_for_work(self, origin: str, held_back: dict[QueueId, float]) -> None:
-        while not await self._next_batch(origin, held_back):
-            await self._idle(origin, held_back, trio.current_time() + LATEST_RETRY)
+    async def _serve_once(self, origin: str, held_back: dict[QueueId, float], backoff: Backoff) -> bool:
+        """One connection's worth of sending; False when there is nothing left to do."""
+        try:
+            if await self._next_batch(origin, held_back):
+                await with_link(origin, self._own_server, partial(self._talk, origin, held_back, backoff))
+            elif held_back:
+                await self._idle(origin, held_back, inf)
+            else:
+                return self._wake[origin].is_set()
+        except errors.SottovoceError as error:
+            self.trouble[origin] = error
+        except RelayFault as fault:
+            self.trouble[origin] = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+        except Exception as error:
+            self.trouble[origin] = unexpected(error)
+        else:
+            return True
+        await backoff.wait()
+        return True
 
     async def _idle(self, origin: str, held_back: dict[QueueId, float], until: float) -> None:
         """Wait for a new envelope, for the first queue that may be tried again, or until `until`."""
@@ -88,12 +103,17 @@ class Sender:
         for queue in [queue for queue, until in held_back.items() if until <= trio.current_time()]:
             del held_back[queue]
         self._wake[origin] = trio.Event()
+        expired: list[MessageId] = []
 
         def work(tables: Tables) -> list[Waiting]:
             before(tables)
+            expired.extend(tables.outbox.expire(origin, now_ms() // 1000, Code.TRY_AGAIN))
             return tables.outbox.batch(origin, held_back.keys())
 
-        return await self._local.transact(work)
+        batch = await self._local.transact(work)
+        for message_id in expired:
+            self._report(message_id)
+        return batch
 
     async def _talk(self, origin: str, held_back: dict[QueueId, float], backoff: Backoff, link: Link) -> None:
         sender = SenderLink()
@@ -125,7 +145,7 @@ class Sender:
         """Write down what the relay answered, tell whoever waits for these messages, and return the next batch."""
         answers = list(zip(batch, results, strict=True))
         for waiting, result in answers:
-            if result.code in RETRYABLE:
+            if result.code in RETRYABLE or result.code is Code.ID_CONFLICT:
                 delay = min(max(result.retry_after_ms / 1000, SOONEST_RETRY), LATEST_RETRY)
                 held_back[waiting.outgoing.address.queue] = trio.current_time() + delay
 

@@ -59,7 +59,7 @@ class Publish(Body, frozen=True):
 class Published(Body, frozen=True):
     """How many one-time prekeys of the device the keyserver now holds."""
 
-    one_time_prekeys: int
+    one_time_prekeys: Annotated[int, Meta(ge=0, le=limits.MAX_ONE_TIME_PREKEYS)]
 
 
 class Register(Body, frozen=True):
@@ -114,9 +114,9 @@ class Bundles(Body, frozen=True):
 class Problem(Body, frozen=True):
     """Every answer that is not a success: the code, its meaning, and for COUNTER_CONFLICT the last counter."""
 
-    code: int
-    detail: str
-    last_counter: int | None = None
+    code: Annotated[int, Meta(ge=0, le=9999)]
+    detail: Annotated[str, Meta(max_length=400)]
+    last_counter: Annotated[int, Meta(ge=0, le=limits.MAX_COUNTER)] | None = None
 
 
 _B = TypeVar("_B", bound=Body)

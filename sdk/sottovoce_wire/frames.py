@@ -158,6 +158,9 @@ class SendItem(Part, frozen=True):
     ttl: Ttl
     body: Annotated[bytes, Meta(min_length=1)]
 
+    def __repr__(self) -> str:
+        return "SendItem(…)"
+
 
 class Send(Frame, frozen=True, tag=8):
     """A batch of envelopes; the answer has one result for each, in the same order."""
@@ -207,7 +210,7 @@ class Delivery(Part, frozen=True):
 
     number: U53
     key_class: KeyClass
-    body: bytes
+    body: Annotated[bytes, Meta(min_length=1, max_length=limits.MAX_ENVELOPE)]
 
 
 class Deliver(Frame, frozen=True, tag=67):

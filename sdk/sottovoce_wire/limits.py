@@ -41,6 +41,8 @@ INVITE_ENVELOPES: Final = 500
 MAX_DEVICES: Final = 10
 #: One-time prekeys a keyserver keeps per device, and takes in one request.
 MAX_ONE_TIME_PREKEYS: Final = 200
+#: A request counter that a keyserver may name: a client answers with a greater one, and room must be left for it.
+MAX_COUNTER: Final = 2**53 - 1
 #: A directory request's JSON body: a registration with 200 one-time prekeys is under 32 KiB.
 MAX_DIRECTORY_BODY: Final = 64 * KIB
 

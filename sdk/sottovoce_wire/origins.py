@@ -16,7 +16,16 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 #: A DNS name whose last label starts with a letter: what resolvers could read as a number is no name.
-_NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z](?:[a-z0-9-]*[a-z0-9])?", re.ASCII)
+_NAME: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+#: A DNS name's greatest length (RFC 1035, in text and without the root's dot).
+_MAX_NAME: Final = 253
+#: Names that never leave a network (RFC 6761, RFC 6762, RFC 8375, ICANN's .internal, and what routers hand out).
+_PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".home.arpa", ".lan", ".localdomain", ".home", ".corp")
+#: Addresses that carry another address inside: NAT64 (RFC 6052), 6to4 (RFC 3056), Teredo (RFC 4380), site-local.
+_WRAPPING: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10")
+)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -35,7 +44,9 @@ def _is_loopback(host: str) -> bool:
 def _is_public(host: str) -> bool:
     """False for names and literal addresses that cannot be reached from another network."""
     address = _address(host)
-    return "." in host and not host.endswith(".localhost") if address is None else address.is_global
+    if address is None:
+        return "." in host and not host.endswith(_PRIVATE_SUFFIXES)
+    return address.is_global and not address.is_multicast and not any(address in wrapping for wrapping in _WRAPPING)
 
 
 def _refuse(detail: str) -> WireError:
@@ -69,7 +80,7 @@ def parse_origin(text: str) -> str:
     if port == 0:
         raise _refuse("port 0 is not an address")
     address = _address(host)
-    if address is None and not _NAME.fullmatch(host):
+    if address is None and (len(host) > _MAX_NAME or not _NAME.fullmatch(host)):
         raise _refuse("the host is neither a name nor an address in its usual spelling")
     if parts.scheme == "http" and not _is_loopback(host):
         raise _refuse("plain http goes to this machine only; use https")
@@ -90,6 +101,14 @@ def may_dial(origin: str, *, own: str) -> bool:
     contact record): otherwise a stranger could point a client at machines inside its network.
     """
     return _is_public(_host(origin)) or not _is_public(_host(own))
+
+
+def may_connect(origin: str, address: str, *, own: str) -> bool:
+    """Whether a client of `own` may talk to `origin`, whose name led to the literal `address`.
+
+    A public name can be made to lead to a private address; the client's own server may be reached however it is.
+    """
+    return origin == own or _is_public(address.partition("%")[0]) or not _is_public(_host(own))
 
 
 def endpoint(origin: str) -> tuple[str, int, bool]:

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sottovoce import backoff
 
+from sottovoce import backoff
 from tests.servers import ServerProcess, running_server
 from tests.sottovoce.people import Person, make_person
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sottovoce.crypto import identity
 from sottovoce.crypto.prekeys import open_prekeys
-from sottovoce.protocol import opening, sessions
+from sottovoce.protocol import sessions
 from sottovoce.protocol.content import Text
-from sottovoce.protocol.opening import Outcome
+from sottovoce.protocol.opening import Opener, Outcome
 from sottovoce.protocol.state import Address, Outgoing, Own, Peer
 from sottovoce.registration import own_of, prepare
 from sottovoce.store.account import INTAKE
@@ -24,6 +24,7 @@ class Person:
 
     store: Store
     own: Own
+    opener: Opener
     sent: int = 0
 
     def peer(self) -> Peer:
@@ -63,13 +64,13 @@ class Person:
         assert len(found) == 1
         return found[0]
 
-    def read(self, envelope: Outgoing | bytes, now: int, key_class: KeyClass | None = None) -> Outcome:
-        """Take in an envelope, under the class of the key that it was sent with."""
+    def read(self, envelope: Outgoing | bytes, now: int, *, intake: bool = False) -> Outcome:
+        """Take in an envelope, from the queue that it was sent to; bare bytes from the contact queue or the intake."""
         body = envelope.body if isinstance(envelope, Outgoing) else envelope
-        if key_class is None:
-            key_class = envelope.address.key_class if isinstance(envelope, Outgoing) else KeyClass.CONTACT
+        if isinstance(envelope, Outgoing):
+            intake = envelope.address.key_class is KeyClass.STRANGER
         with self.store.transaction() as tables:
-            return opening.receive(tables, self.own, key_class, body, now * 1000)
+            return self.opener.receive(tables, body, now * 1000, sealed_only=intake)
 
     def texts(self) -> list[str]:
         """Every text received so far, in order."""
@@ -115,4 +116,5 @@ def make_person(path: Path) -> Person:
     """A new device with a new account on a new store."""
     store = open_store(path)
     with store.transaction() as tables:
-        return Person(store, own_of(tables, prepare(tables, ORIGIN, ORIGIN)))
+        own = own_of(tables, prepare(tables, ORIGIN, ORIGIN))
+    return Person(store, own, Opener(own))

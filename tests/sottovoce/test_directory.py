@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 import pytest
 import trio
+
 from sottovoce import errors
 from sottovoce.crypto import identity
 from sottovoce.crypto.identity import RootKey
@@ -20,7 +21,6 @@ from sottovoce_wire import labels, limits, records
 from sottovoce_wire.errors import Code
 from sottovoce_wire.ids import DeviceId
 from sottovoce_wire.records import ListFlag
-
 from tests.sottovoce.people import ORIGIN, Person
 
 NOW = int(time.time())
@@ -231,3 +231,35 @@ async def test_a_keyserver_of_another_kind_or_version_is_a_wrong_server(info: wi
     async with answering(wire.encode(info)) as directory:
         with pytest.raises(errors.WrongServer):
             await directory.relay()
+
+
+@pytest.mark.parametrize("last", [-1, 2**53, 2**63 - 1, 2**64 - 1])
+async def test_a_counter_that_leaves_no_room_is_a_wrong_server(bob: Person, last: int) -> None:
+    answer = b'{"code": 402, "detail": "used", "last_counter": %d}' % last
+    bundle = honest(bob).bundles[0]
+    request = wire.Publish(bundle.prekey_record, bundle.contact_record, [])
+    async with answering(answer, 409) as directory:
+        with pytest.raises(errors.WrongServer):
+            await directory.publish(Signer(bob.own.account_id, bob.own.device), 3, request)
+
+
+async def test_a_counter_conflict_where_nothing_was_signed_is_a_refusal(bob: Person) -> None:
+    async with answering(wire.encode(wire.Problem(Code.COUNTER_CONFLICT, "used", last_counter=1)), 409) as directory:
+        with pytest.raises(errors.ServerRefused):
+            await directory.bundles(bob.own.account_id, None, NOW)
+
+
+@pytest.mark.parametrize("count", [-40_000, 201, 10**12])
+async def test_a_number_of_prekeys_that_cannot_be_is_a_wrong_server(bob: Person, count: int) -> None:
+    bundle = honest(bob).bundles[0]
+    request = wire.Publish(bundle.prekey_record, bundle.contact_record, [])
+    async with answering(b'{"one_time_prekeys": %d}' % count) as directory:
+        with pytest.raises(errors.WrongServer):
+            await directory.publish(Signer(bob.own.account_id, bob.own.device), 3, request)
+
+
+async def test_the_keyservers_own_words_are_not_repeated(bob: Person) -> None:
+    async with answering(wire.encode(wire.Problem(Code.INTERNAL, "\x1b]0;owned\x07")), 500) as directory:
+        with pytest.raises(errors.ServerRefused) as refused:
+            await directory.bundles(bob.own.account_id, None, NOW)
+    assert str(refused.value) == "the keyserver refused: internal (code 500)"

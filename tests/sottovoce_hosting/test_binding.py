@@ -4,6 +4,7 @@ import resource
 from pathlib import Path
 
 import pytest
+
 from sottovoce_hosting.binding import bind, raise_file_limit
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.settings import HostingSettings

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from sqlalchemy import Connection, text
+
 from sottovoce_hosting.database import Database, DatabaseError, open_database
 from sottovoce_hosting.errors import leaves
 from sottovoce_hosting.lockfile import LockHeld
-from sqlalchemy import Connection, text
 
 REVISION = """
 import sqlalchemy as sa

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from quart import request
 from quart_trio import QuartTrio
+
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.guard import Deadlines, check_patch_points
 from sottovoce_hosting.service import Receive, Scope, Send, Service, WebSocketHandler

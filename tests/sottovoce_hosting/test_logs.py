@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+
 from sottovoce_hosting.logs import configure, log
 
 

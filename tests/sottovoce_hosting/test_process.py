@@ -1,6 +1,7 @@
 """What a process says when it cannot go on: one line, with the reason that a person can do something about."""
 
 import pytest
+
 from sottovoce_hosting.database import DatabaseError
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.lockfile import LockHeld

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from quart_trio import QuartTrio
+
 from sottovoce_hosting.database import DatabaseError
 from sottovoce_hosting.service import Origins, Receive, Scope, Send, Service, WebSocketHandler
 from sottovoce_hosting.settings import HostingSettings

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.settings import HostingSettings, read_settings
 

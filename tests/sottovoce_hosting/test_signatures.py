@@ -2,6 +2,7 @@
 
 import pytest
 from nacl.signing import SigningKey
+
 from sottovoce_hosting.signatures import verifies
 
 KEY = SigningKey(bytes(range(32)))

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 from nacl.signing import SigningKey
+
 from sottovoce_hosting.testing import ServedForTest, start_server
 from sottovoce_keyserver.app import open_keyserver
 from sottovoce_keyserver.settings import KeyserverSettings

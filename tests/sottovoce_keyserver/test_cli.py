@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from sottovoce_hosting.testing import PATIENCE, server_command, server_process
 from sottovoce_wire import directory as wire
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+
 from sottovoce_keyserver.poplimit import FETCHES, PERIOD, PopLimit
 from sottovoce_wire import directory as wire
 from sottovoce_wire import limits

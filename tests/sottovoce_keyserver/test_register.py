@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+
 from sottovoce_wire import directory as wire
 from sottovoce_wire import labels, limits
 from sottovoce_wire.errors import Code

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from sottovoce_wire import directory as wire
 from sottovoce_wire import limits
 from sottovoce_wire.errors import Code

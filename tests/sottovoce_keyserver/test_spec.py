@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from sottovoce_keyserver import poplimit
 from sottovoce_keyserver.routes import STATUS
 from sottovoce_wire import directory as wire

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from sqlalchemy import Connection, create_engine, text
+
 import sottovoce_keyserver.storage
 from sottovoce_hosting.database import open_database
 from sottovoce_keyserver.storage import metadata
-from sqlalchemy import Connection, create_engine, text
 
 MIGRATIONS = Path(sottovoce_keyserver.storage.__file__).with_name("migrations")
 

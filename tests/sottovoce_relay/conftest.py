@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio_websocket
 from nacl.signing import SigningKey
+
 from sottovoce_hosting.testing import ServedForTest, start_server
 from sottovoce_relay.app import PATH, open_relay
 from sottovoce_relay.settings import RelaySettings

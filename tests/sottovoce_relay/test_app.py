@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+
 from sottovoce_relay import sweeper
 from sottovoce_relay.settings import SWEEP_GRACE_SECONDS
 from sottovoce_wire import ids, limits

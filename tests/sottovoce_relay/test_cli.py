@@ -10,13 +10,13 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--host", "0.0.0.0"], "public URL"),  # noqa: S104 - that it is refused is the point
+        (["--port", "0", "--host", "0.0.0.0"], "public URL"),  # noqa: S104 - that it is refused is the point
         (["--public-url", "chat.example"], "public_url"),
         (["--port", "99999"], "port"),
     ],
 )
 def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, arguments: list[str], word: str) -> None:
-    command = [sys.executable, "-c", "from sottovoce_relay.cli import main; main()", "serve", "--port", "0"]
+    command = [sys.executable, "-c", "from sottovoce_relay.cli import main; main()", "serve"]
     done = subprocess.run(
         [*command, "--data", str(tmp_path), *arguments], capture_output=True, text=True, timeout=60, check=False
     )

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from nacl.signing import SigningKey
+
 from sottovoce_relay.connection import Action, AddKey, Connection, Delete, Leave, Prove, Reply, RevokeKey, Start, Take
 from sottovoce_relay.envelopes import Arrival, Page
 from sottovoce_relay.states import CONNECTION, ConnectionEvent, ConnectionState

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+
 from sottovoce_relay.delivery import MAX_PUSH, Delivery
 from sottovoce_relay.envelopes import Page, Range, Stored
 from sottovoce_relay.states import DeliveryState

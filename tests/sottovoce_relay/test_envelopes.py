@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+
 from sottovoce_relay.envelopes import Fill, Quotas, Range, merged, ranges_of
 from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import QueueId

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import trio
 import trio_websocket
+
 from sottovoce_hosting.database import Database
 from sottovoce_hosting.service import Origins
 from sottovoce_relay import outbox

@@ -2,6 +2,7 @@
 
 import trio
 import trio.testing
+
 from sottovoce_relay.outbox import ROOM, Outbox
 from sottovoce_wire.frames import Pong, encode
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 import trio_websocket
+
 from sottovoce_relay.app import PATH
 from sottovoce_wire import ids, limits
 from sottovoce_wire.errors import Code

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
 from sottovoce_relay import states
 from sottovoce_wire import frames
 

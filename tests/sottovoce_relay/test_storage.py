@@ -6,16 +6,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import sottovoce_relay
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection, event, func, select
+
+import sottovoce_relay
 from sottovoce_hosting.database import Database, open_database
 from sottovoce_relay import storage
 from sottovoce_relay.envelopes import Arrival, Loss, Page, Quotas, Range
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import KeyClass, NewSendKey
 from sottovoce_wire.ids import QueueId, SendKeyHash
-from sqlalchemy import Connection, event, func, select
 
 NOW = 1_800_000_000
 QUEUE = QueueId(b"q" * 16)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-import sottovoce_relay
 import trio
+
+import sottovoce_relay
 from sottovoce_hosting.database import Database, DatabaseError, open_database
 from sottovoce_relay import storage, writer
 from sottovoce_relay.bus import Bus

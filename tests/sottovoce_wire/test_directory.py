@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sottovoce_wire import directory, limits
 from sottovoce_wire.directory import Body
 from sottovoce_wire.errors import Code, WireError

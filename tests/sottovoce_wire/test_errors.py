@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from sottovoce_wire.errors import Code, WireError
 
 

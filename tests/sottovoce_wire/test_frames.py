@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import inspect
+
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.frames import ClientFrame, GapReason, KeyClass, RelayFrame, Ttl
@@ -125,8 +126,13 @@ def test_there_are_five_times_to_live() -> None:
 
 
 def test_the_largest_allowed_frame_is_read() -> None:
-    overhead = len(frames.encode(frames.Deliver(QUEUE, [frames.Delivery(1, KeyClass.GROUP, b"x" * 70_000)]))) - 70_000
-    frame = frames.Deliver(QUEUE, [frames.Delivery(1, KeyClass.GROUP, b"x" * (limits.MAX_FRAME - overhead))])
+    full = [frames.Delivery(1, KeyClass.GROUP, bytes(limits.MAX_ENVELOPE))] * 15
+    room = limits.MAX_FRAME - len(
+        frames.encode(frames.Deliver(QUEUE, [*full, frames.Delivery(1, KeyClass.GROUP, b"")]))
+    )
+    frame = frames.Deliver(
+        QUEUE, [*full, frames.Delivery(1, KeyClass.GROUP, bytes(room - 1))]
+    )  # its length: 1 byte more
     data = frames.encode(frame)
     assert len(data) == limits.MAX_FRAME
     assert frames.decode_relay_frame(data) == frame

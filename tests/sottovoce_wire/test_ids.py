@@ -6,6 +6,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sottovoce_wire import ids, limits
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, SendKey

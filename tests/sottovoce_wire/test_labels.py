@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import permutations
 
 import pytest
+
 from sottovoce_wire import labels
 
 LABELS = {name: value for name, value in vars(labels).items() if name.isupper()}

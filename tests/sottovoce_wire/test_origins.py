@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.origins import endpoint, is_loopback_origin, may_dial, parse_origin
 

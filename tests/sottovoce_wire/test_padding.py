@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.padding import SIZE_CLASSES, pad, padded_length, padme, unpad
 

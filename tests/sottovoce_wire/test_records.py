@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sottovoce_wire import ids, records
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, DeviceId, QueueId, SendKey

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from getpass import getpass
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
@@ -129,7 +130,7 @@ def _launch(
     path = store or Path.home() / ".sottovoce" / "store.db"
     command, bound, _ = app.parse_args(tokens)
     if "place" in inspect.signature(command).parameters:
-        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"))
+        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE") or None)
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, ExitCode) else ExitCode.DONE
 
@@ -137,6 +138,9 @@ def _launch(
 def run() -> None:
     """Parse the command line, run it, exit."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows few characters still shows the rest
     try:
         code = app.meta()
     except KeyboardInterrupt:
@@ -160,16 +164,28 @@ def _run(place: Place, command: Callable[[Place], Awaitable[None]]) -> ExitCode:
             if not sys.stdin.isatty():
                 raise
             trio.run(command, Place(place.server, place.store, getpass("Passphrase: ")))
-    except commands.NotSent as left:
-        return _fail(str(left), ExitCode.NOT_SENT)
-    except errors.SottovoceError as error:
-        return _fail(error.diagnostics(), ExitCode.ERROR)
-    except BrokenPipeError:  # whoever read our output has left
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
-        return ExitCode.ERROR
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        return _end(error)
     return ExitCode.DONE
 
 
+def _end(error: BaseException) -> ExitCode:
+    """The line and the exit code that an error ends the command with. Of a group, its first error."""
+    match error:
+        case BaseExceptionGroup():
+            return _end(error.exceptions[0])
+        case KeyboardInterrupt():
+            return ExitCode.INTERRUPTED
+        case commands.NotSent():
+            return _fail(str(error), ExitCode.NOT_SENT)
+        case errors.SottovoceError():
+            return _fail(error.diagnostics(), ExitCode.ERROR)
+        case BrokenPipeError():  # whoever read our output has left
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+            return ExitCode.ERROR
+    return _fail(f"internal error ({type(error).__name__}); please report it to the project", ExitCode.ERROR)
+
+
 def _fail(text: str, code: ExitCode) -> ExitCode:
-    print(f"sottovoce: {text}", file=sys.stderr)
+    print(f"sottovoce: {commands.printable(text)}", file=sys.stderr)
     return code

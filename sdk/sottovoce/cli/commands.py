@@ -3,15 +3,19 @@
 import json as jsonlib
 import sys
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
 from .. import Client, Message, Sent, errors, open_client
 from ..protocol.content import MAX_TEXT
+
+Work: TypeAlias = Callable[[], Awaitable[None]]
 
 #: Messages encrypted ahead of the relay's answers, so that a long input does not fill the store first.
 AHEAD: Final = 512
@@ -67,28 +71,47 @@ async def send(place: Place, to: str, text: str, wait: float) -> None:
     """Send one message, or one for each line of the standard input, and wait until all are accepted."""
     async with _client(place) as client:
         outgoing = _Outgoing(client, to, wait)
-        if text == "-":
-            await outgoing.send_lines()
-        else:
-            await outgoing.send(text)
+        await _beside(
+            partial(_tell_trouble, client), outgoing.send_lines if text == "-" else partial(outgoing.send, text)
+        )
         await outgoing.finish()
 
 
 async def listen(place: Place, json: bool, count: int | None) -> None:
     """Print messages as they arrive."""
     async with _client(place) as client:
-        await _print_messages(client, json, count)
+        await _beside(partial(_tell_trouble, client), partial(_print_messages, client, json, count))
 
 
 async def chat(place: Place, to: str, json: bool, wait: float) -> None:
     """Send lines and print messages at the same time, until the input ends."""
     async with _client(place) as client:
         outgoing = _Outgoing(client, to, wait)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_print_messages, client, json, None)
+
+        async def talk() -> None:
             await outgoing.send_lines()
             await outgoing.finish()
-            nursery.cancel_scope.cancel()
+
+        await _beside(partial(_print_messages, client, json, None), talk)
+
+
+async def _beside(other: Work, main: Work) -> None:
+    """Run `main` with `other` beside it, which ends with it. Raises what either raises, not in a group."""
+    raised: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run(work: Work) -> None:
+            try:
+                await work()
+            except Exception as error:
+                raised.append(error)
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(run, other)
+        await run(main)
+        nursery.cancel_scope.cancel()
+    if raised:
+        raise raised[0]
 
 
 async def _print_messages(client: Client, json: bool, count: int | None) -> None:
@@ -96,9 +119,10 @@ async def _print_messages(client: Client, json: bool, count: int | None) -> None
         return
     shown = 0
     async for message in client.messages():
-        print(_as_json(message) if json else f"{message.sender}: {_printable(message.text)}", flush=True)
+        print(_as_json(message) if json else _as_text(message), flush=True)
         shown += 1
         if shown == count:
+            await message.mark_handled()
             return
 
 
@@ -116,7 +140,12 @@ def _as_json(message: Message) -> str:
     )
 
 
-def _printable(text: str) -> str:
+def _as_text(message: Message) -> str:
+    """Further lines of a message are indented, so that none of them looks like another message."""
+    return f"{message.sender}: " + printable(message.text).replace("\n", "\n    ")
+
+
+def printable(text: str) -> str:
     """The text without control characters: a message must not steer the terminal of whoever reads it."""
     return "".join(c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode() for c in text)
 

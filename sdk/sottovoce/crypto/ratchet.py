@@ -33,6 +33,8 @@ _SHORTEST: Final = _HEAD.size + padding.SIZE_CLASSES[0] + primitives.TAG_LENGTH
 
 #: Asks the caller's store for a skipped message key (32) by ratchet key (32) and number; None if there is none.
 FindSkipped: TypeAlias = Callable[[bytes, int], bytes | None]
+#: Told of the steps that a message asks for, before they are walked; raises CryptoRefusal if they are too many.
+Spend: TypeAlias = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -192,8 +194,10 @@ class Ratchet:
         head = _chain_head(self.session_id, own, sending.previous_length)
         return root, _Sending(own, sending.previous_length, chain, head)
 
-    def decrypt(self, message: bytes, find_skipped: FindSkipped) -> Decrypted:
+    def decrypt(self, message: bytes, find_skipped: FindSkipped, spend: Spend) -> Decrypted:
         """Open a message. Store `pack()`, the skipped keys and the deletion in one transaction.
+
+        `spend(steps)` is called before a walk along a chain, and may refuse it: forged numbers cost a walk each.
 
         Raises CryptoRefusal and leaves the state as it was: MALFORMED, NOT_AUTHENTIC, ALREADY_USED, TOO_FAR_AHEAD,
         CHAIN_ENDED, BAD_KEY.
@@ -202,14 +206,14 @@ class Ratchet:
         known = self._receiving
         current = isinstance(known, _Receiving) and known.peer.public == header.ratchet_key
         if isinstance(known, _Receiving) and current and header.number >= known.chain.number:
-            return self._commit(self._advance(known, header), header, message)
+            return self._commit(self._advance(known, header, spend), header, message)
         key = find_skipped(header.ratchet_key, header.number)
         if key is not None:
             body = self._open(MessageKey(key), header, message)
             return Decrypted(body, (), (header.ratchet_key, header.number))
         if current:
             raise CryptoRefusal(Reason.ALREADY_USED, "the message's key is used up")
-        return self._commit(self._turn(header), header, message)
+        return self._commit(self._turn(header, spend), header, message)
 
     def _parse(self, message: bytes) -> _Header:
         if not primitives.equal(message_session_id(message), self.session_id):
@@ -219,20 +223,20 @@ class Ratchet:
             raise CryptoRefusal(Reason.CHAIN_ENDED, "the message's number is beyond the end of a chain")
         return _Header(ratchet_key, previous_length, number, nonce)
 
-    def _advance(self, known: _Receiving, header: _Header) -> _Step:
+    def _advance(self, known: _Receiving, header: _Header, spend: Spend) -> _Step:
         """Further on the chain we know."""
-        _check_steps(header.number - known.chain.number)
+        _check_steps(header.number - known.chain.number, spend)
         chain, passed = known.chain.walk(header.number)
         receiving = _Receiving(known.peer, chain.after())
         return _Step(self._root, self._sending, receiving, chain.message_key(), [(header.ratchet_key, passed)])
 
-    def _turn(self, header: _Header) -> _Step:
+    def _turn(self, header: _Header, spend: Spend) -> _Step:
         """The receiving half step: a new chain of the peer's, which answers our newest ratchet key."""
         sending = self._sending
         if isinstance(sending, _StepDue):
             # The peer begins a chain only in answer to a ratchet key of ours, and it has seen none since its last.
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is of no chain that the peer could have begun")
-        _check_steps(self._missing_before(header) + header.number)
+        _check_steps(self._missing_before(header) + header.number, spend)
         peer = PeerExchangeKey(header.ratchet_key)
         root, first = self._root.start_receiving(sending.own, peer)
         chain, passed = first.walk(header.number)
@@ -296,9 +300,10 @@ def _chain_head(session_id: bytes, own: OwnExchangeKey, previous_length: int) ->
     return _CHAIN_HEAD.pack(KIND_RATCHET, session_id, own.public, previous_length)
 
 
-def _check_steps(steps: int) -> None:
+def _check_steps(steps: int, spend: Spend) -> None:
     if steps > MAX_STEPS:
         raise CryptoRefusal(Reason.TOO_FAR_AHEAD, "the message lies too many steps ahead")
+    spend(steps)
 
 
 def _skipped_keys(passed: Iterable[_Passed]) -> tuple[SkippedKey, ...]:

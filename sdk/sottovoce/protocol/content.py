@@ -7,6 +7,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
+
 from sottovoce_wire import limits
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.frames import U53, WireQueueId, WireSendKey
@@ -34,6 +35,9 @@ class Text(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
     message_id: Annotated[MessageId, Meta(min_length=16, max_length=16)]
     sent_at: U53
     text: str
+
+    def __repr__(self) -> str:
+        return "Text(…)"
 
 
 Content: TypeAlias = Text

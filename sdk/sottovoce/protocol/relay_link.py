@@ -19,11 +19,14 @@ from ..crypto.identity import OwnerKey
 
 
 class RelayFault(Exception):  # noqa: N818 - names whose fault it is
-    """The relay broke the protocol, or closed the connection with a code. The connection is over."""
+    """The relay broke the protocol, or closed the connection with a code. The connection is over.
+
+    `str` is the code's name. `detail` may be the relay's own words: they are not for a terminal."""
 
     def __init__(self, code: Code, detail: str) -> None:
-        super().__init__(f"{code.name.lower()}: {detail}")
+        super().__init__(code.name.lower())
         self.code = code
+        self.detail = detail
 
 
 class State(enum.Enum):
@@ -60,11 +63,16 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Envelopes of one queue, in order. Acknowledge `upto` when they are safely stored."""
+    """Envelopes of one queue, in order. Acknowledge `upto` when they are safely stored.
+
+    `sealed_only`: the queue is open to strangers, so that its bytes are only ever opened as sealed. That is a fact of
+    the queue; the class that the relay names is its word, and nothing depends on it.
+    """
 
     queue: QueueId
     upto: int
-    envelopes: tuple[tuple[KeyClass, bytes], ...]
+    sealed_only: bool
+    envelopes: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +200,8 @@ class OwnerLink:
         if [item.number for item in frame.items] != list(range(expected, expected + len(frame.items))):
             raise RelayFault(Code.UNEXPECTED_FRAME, "delivery numbers do not count on")
         self._numbers[queue] = frame.items[-1].number
-        return Arrived(queue, frame.items[-1].number, tuple((item.key_class, item.body) for item in frame.items))
+        sealed_only = any(key_class is KeyClass.STRANGER for _, key_class in self._queues[queue].send_keys)
+        return Arrived(queue, frame.items[-1].number, sealed_only, tuple(item.body for item in frame.items))
 
 
 class SenderLink:

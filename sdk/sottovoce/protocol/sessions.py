@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sottovoce_wire import records
-from sottovoce_wire.frames import Ttl
+from sottovoce_wire.frames import KeyClass, Ttl
 from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId
 
 from ..crypto import agreement, identity, prekeys, primitives, sealed
@@ -99,7 +99,8 @@ def start(state: State, own: Own, bundle: Bundle) -> None:
         Session(keys.session_id, bundle.account_id, device_id, generation, fresh.pack(), unanswered, False)
     )
     state.sessions.prune(bundle.account_id, device_id, SESSIONS_PER_DEVICE)
-    if state.peers.address(bundle.account_id, device_id) is None:
+    known = state.peers.address(bundle.account_id, device_id)
+    if known is None or known.key_class is KeyClass.STRANGER:  # a contact address came end to end: better than this
         state.peers.put_address(bundle.account_id, device_id, bundle.address)
 
 

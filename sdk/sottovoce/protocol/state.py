@@ -3,7 +3,8 @@
 A `State` is handed in for the length of one transaction: all that is written through it becomes durable, or nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,8 +19,9 @@ from .content import ContactAddress
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a device knows of itself: its account, keys, current signed device list, and where contacts answer."""
+    """What a device knows of itself: its server, account, keys, signed device list, and where contacts answer."""
 
+    server: str
     account_id: AccountId
     root_public: bytes
     device: DeviceKeys
@@ -124,8 +126,8 @@ class Sessions(Protocol):
     def accepted(self, handshake_digest: bytes) -> bytes | None:
         """The session id that this handshake made."""
 
-    def accepted_count(self) -> int:
-        """How many accepted handshakes are remembered."""
+    def accepted_count(self, record_id: int) -> int:
+        """How many accepted handshakes to these prekeys are remembered."""
 
     def accept(self, handshake_digest: bytes, session_id: bytes, record_id: int) -> None:
         """Remember a handshake as long as the prekeys that it was made to."""
@@ -194,3 +196,7 @@ class State(Protocol):
     @property
     def inbox(self) -> Inbox:
         """What arrived."""
+
+    @property
+    def savepoint(self) -> Callable[[], AbstractContextManager[None]]:
+        """A part of the transaction: what its block writes is taken back if it raises."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import apsw
+
 from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import SendKey
 

@@ -5,8 +5,8 @@ are durable when they return (`synchronous=FULL`): a ratchet state that a power 
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -31,6 +31,8 @@ _PRAGMAS: Final = (
     ("temp_store", "memory"),
     ("trusted_schema", "off"),
 )
+#: The write-ahead log holds older versions of pages, and so keys that were wiped since; it is emptied this often.
+COMMITS_IN_LOG: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Tables:
     sessions: SessionTable
     inbox: InboxTable
     outbox: OutboxTable
+    savepoint: Callable[[], AbstractContextManager[None]]
 
 
 class Store:
@@ -58,7 +61,9 @@ class Store:
             SessionTable(connection),
             InboxTable(connection),
             OutboxTable(connection),
+            self._savepoint,
         )
+        self._commits = 0
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
@@ -72,6 +77,34 @@ class Store:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            self._commits += 1
+            if self._commits >= COMMITS_IN_LOG:
+                self._empty_log()
+
+    def tidy(self) -> None:
+        """Take what was wiped out of the write-ahead log too, if anything was written since. Raises StoreFailed."""
+        with _translated():
+            if self._commits:
+                self._empty_log()
+
+    def _empty_log(self) -> None:
+        self._connection.pragma("wal_checkpoint(TRUNCATE)")
+        self._commits = 0
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        """Within a transaction: what the block writes is taken back if it raises. Raises StoreFailed."""
+        with _translated():
+            self._connection.execute("SAVEPOINT part")
+            try:
+                yield
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK TO part")
+                raise
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("RELEASE part")
 
     def pragma(self, name: str) -> object:
         """A setting of the database, as SQLite reports it."""
@@ -86,6 +119,8 @@ class Store:
 def open_store(path: Path, passphrase: str | None = None) -> Store:
     """Open the store at `path`, or make one. Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable,
     StoreVersion or StoreFailed; a store that cannot be opened is left as it is."""
+    if passphrase == "":
+        raise errors.InvalidInput("an empty passphrase protects nothing; give none, or a real one")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = lock.take_lock(path)
@@ -120,6 +155,7 @@ def _connect(path: Path, key: bytes) -> apsw.Connection:
             for name, value in _PRAGMAS:
                 connection.pragma(name, value)
             _upgrade(connection)
+            connection.pragma("wal_checkpoint(TRUNCATE)")
         except BaseException:
             connection.close()
             raise
@@ -151,5 +187,7 @@ def _translated() -> Iterator[None]:
         raise errors.StoreFailed("the disk is full") from None
     except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError):
         raise errors.StoreFailed("the store cannot be written") from None
-    except apsw.IOError:
+    except apsw.ConnectionClosedError:
+        raise errors.StoreFailed("the client has been closed") from None
+    except (apsw.IOError, apsw.NoMemError, apsw.AbortError, apsw.InterruptError):
         raise errors.StoreFailed("the disk failed") from None

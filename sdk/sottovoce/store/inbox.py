@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import apsw
+
 from sottovoce_wire.ids import AccountId, DeviceId, MessageId
 
 from ..protocol.state import Incoming

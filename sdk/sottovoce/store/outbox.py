@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import apsw
+
 from sottovoce_wire import limits
 from sottovoce_wire.frames import KeyClass, Ttl
 from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId, MessageId, QueueId, SendKey
@@ -36,12 +37,12 @@ class OutboxTable:
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
 
-    def add(self, outgoing: Outgoing) -> None:
-        """Store an envelope that is to be sent."""
+    def add(self, outgoing: Outgoing, now: int) -> None:
+        """Store an envelope that is to be sent, for as long as its time to live from `now` (unix seconds)."""
         address = outgoing.address
         self._execute(
             "INSERT INTO outbox (message_id, account_id, device_id, envelope_id, origin, queue, send_key, key_class,"
-            " ttl, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " ttl, expires, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 outgoing.message_id,
                 outgoing.account_id,
@@ -52,6 +53,7 @@ class OutboxTable:
                 address.send_key,
                 int(address.key_class),
                 int(outgoing.ttl),
+                now + outgoing.ttl.seconds,
                 outgoing.body,
             ),
         )
@@ -65,6 +67,17 @@ class OutboxTable:
         )
         self._execute("DELETE FROM failed_deliveries WHERE position <= last_insert_rowid() - ?", (FAILURES,))
         self.remove(waiting.position)
+
+    def expire(self, origin: str, now: int, code: int) -> list[MessageId]:
+        """Fail what has waited for a relay longer than its time to live; returns the messages."""
+        rows = self._execute(
+            f"SELECT {_COLUMNS} FROM outbox WHERE origin = ? AND expires <= ? LIMIT ?",  # noqa: S608 - fixed names
+            (origin, now, BATCH),
+        )
+        expired = [_waiting(*row) for row in rows]
+        for waiting in expired:
+            self.fail(waiting, code)
+        return [waiting.outgoing.message_id for waiting in expired]
 
     def failures(self, message_id: MessageId) -> list[int]:
         """The relays' reasons why devices will not get this message."""

@@ -1,6 +1,7 @@
 """Other accounts: what they have proven about themselves, the names they were found by, and where they are reached."""
 
 import apsw
+
 from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import AccountId, DeviceId, QueueId, SendKey
 
@@ -31,9 +32,10 @@ class PeerTable:
         ).get
         return None if account_id is None else AccountId(account_id)
 
-    def put_name(self, username: str, account_id: AccountId) -> None:
-        """Pin a name to an account; a name that is pinned stays."""
+    def pin_name(self, username: str, account_id: AccountId) -> AccountId:
+        """Pin a name to an account, and return the account that it is pinned to: a name that is pinned stays."""
         self._execute("INSERT OR IGNORE INTO peer_names VALUES (?, ?)", (username, account_id))
+        return self.named(username) or account_id
 
     def name_of(self, account_id: AccountId) -> str | None:
         """A name under which this account was found."""

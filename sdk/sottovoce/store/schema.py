@@ -78,6 +78,7 @@ STEPS: Final = (
         session_id BLOB NOT NULL,
         record_id INTEGER NOT NULL
     ) WITHOUT ROWID;
+    CREATE INDEX accepted_handshakes_of_record ON accepted_handshakes (record_id);
     CREATE TABLE messages (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         message_id BLOB NOT NULL,
@@ -111,6 +112,7 @@ STEPS: Final = (
         send_key BLOB NOT NULL,
         key_class INTEGER NOT NULL,
         ttl INTEGER NOT NULL,
+        expires INTEGER NOT NULL,             -- unix seconds; nothing waits longer than a relay would keep it
         body BLOB NOT NULL
     );
     CREATE INDEX outbox_of_origin ON outbox (origin, position);

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import apsw
+
 from sottovoce_wire.ids import AccountId, DeviceId
 
 from ..crypto.ratchet import SkippedKey
@@ -69,7 +70,7 @@ class SessionTable:
     def add_skipped(self, session_id: bytes, keys: Sequence[SkippedKey], *, keep: int) -> None:
         """Store message keys, then wipe all but the newest `keep` of the session."""
         self._executemany(
-            "INSERT INTO skipped_keys (session_id, ratchet_key, number, key) VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO skipped_keys (session_id, ratchet_key, number, key) VALUES (?, ?, ?, ?)",
             [(session_id, key.ratchet_key, key.n, key.key) for key in keys],
         )
         self._execute(
@@ -92,9 +93,9 @@ class SessionTable:
         ).get
         return session_id
 
-    def accepted_count(self) -> int:
-        """How many accepted handshakes are remembered."""
-        count: int = self._execute("SELECT count(*) FROM accepted_handshakes").get
+    def accepted_count(self, record_id: int) -> int:
+        """How many accepted handshakes to these prekeys are remembered."""
+        count: int = self._execute("SELECT count(*) FROM accepted_handshakes WHERE record_id = ?", (record_id,)).get
         return count
 
     def accept(self, handshake_digest: bytes, session_id: bytes, record_id: int) -> None:

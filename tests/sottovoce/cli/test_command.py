@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sottovoce.cli.commands import _printable
-from sottovoce.store.database import open_store
 
+from sottovoce.cli.commands import printable
+from sottovoce.store.database import open_store
 from tests.servers import ServerProcess
 
 
@@ -192,4 +192,4 @@ def test_every_command_has_help_with_options_and_exit_codes(anna: Command, comma
 
 
 def test_a_message_cannot_steer_the_readers_terminal() -> None:
-    assert _printable("a\x1b[2Jb\rc\x9bd\u202ee\tf\n👩‍🚀") == "a\\x1b[2Jb\\rc\\x9bd\\u202ee\tf\n👩‍🚀"
+    assert printable("a\x1b[2Jb\rc\x9bd\u202ee\tf\n👩‍🚀") == "a\\x1b[2Jb\\rc\\x9bd\\u202ee\tf\n👩‍🚀"

@@ -4,6 +4,7 @@ Only values; nothing here asserts.
 """
 
 import pytest
+
 from sottovoce.crypto.agreement import SessionKeys, initiate
 from sottovoce.crypto.identity import DeviceKeys, RootKey, make_device_list
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys, PeerPrekeys, open_prekeys

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 
 import pytest
+
 from sottovoce.crypto.agreement import Handshake, SessionKeys, initiate, respond
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import DeviceKeys, RootKey

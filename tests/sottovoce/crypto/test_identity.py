@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
+
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import (
     DeviceKeys,

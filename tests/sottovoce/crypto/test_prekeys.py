@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from sottovoce.crypto import primitives
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import DeviceKeys, RootKey

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl import bindings as sodium
+
 from sottovoce.crypto import primitives
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.primitives import (

@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sottovoce.crypto import chain_key, ratchet
 from sottovoce.crypto.agreement import SessionKeys
 from sottovoce.crypto.errors import CryptoRefusal, Reason
@@ -27,7 +28,7 @@ class Inbox:
         self.skipped: dict[tuple[bytes, int], bytes] = {}
 
     def read(self, message: bytes) -> Decrypted:
-        opened = self.side.decrypt(message, lambda key, n: self.skipped.get((key, n)))
+        opened = self.side.decrypt(message, lambda key, n: self.skipped.get((key, n)), lambda _: None)
         self.skipped.update({(each.ratchet_key, each.n): each.key for each in opened.skipped})
         if opened.used is not None:
             del self.skipped[opened.used]
@@ -202,7 +203,7 @@ def test_a_message_of_another_session_is_refused(pair: Pair, bob_prekeys: OwnPre
     Inbox(pair[1]).refuses(message, Reason.NOT_AUTHENTIC)
     asked: list[int] = []
     with pytest.raises(CryptoRefusal):
-        pair[1].decrypt(message, lambda key, n: asked.append(n))
+        pair[1].decrypt(message, lambda key, n: asked.append(n), lambda _: None)
     assert asked == []
 
 
@@ -339,9 +340,9 @@ def states(pair: Pair) -> list[Ratchet]:
     """A session in each of its states: both at the start, both after the first message, and answered."""
     alice, bob = pair
     fresh = [Ratchet.unpack(alice.pack()), Ratchet.unpack(bob.pack())]
-    bob.decrypt(alice.encrypt(b""), lambda key, n: None)
+    bob.decrypt(alice.encrypt(b""), lambda key, n: None, lambda _: None)
     after = [Ratchet.unpack(alice.pack()), Ratchet.unpack(bob.pack())]
-    alice.decrypt(bob.encrypt(b""), lambda key, n: None)
+    alice.decrypt(bob.encrypt(b""), lambda key, n: None, lambda _: None)
     return [*fresh, *after, alice, bob]
 
 
@@ -373,7 +374,7 @@ def test_a_packed_state_cut_short_or_with_a_tail_is_refused(pair: Pair) -> None:
 
 
 def test_a_packed_state_that_is_none_is_refused(pair: Pair) -> None:
-    pair[1].decrypt(pair[0].encrypt(b""), lambda key, n: None)
+    pair[1].decrypt(pair[0].encrypt(b""), lambda key, n: None, lambda _: None)
     packed = pair[1].pack()
     for place in (0, 65, 102):
         for value in (0, 9):
@@ -389,6 +390,6 @@ def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     side = Ratchet.responder(keys, OwnExchangeKey(b"k" * 32))
     for message in (data, b"\x03" + bytes(32) + data):
         with pytest.raises(CryptoRefusal):
-            side.decrypt(message, lambda key, n: None)
+            side.decrypt(message, lambda key, n: None, lambda _: None)
     with pytest.raises(CryptoRefusal):
         Ratchet.unpack(b"\x01" + data)

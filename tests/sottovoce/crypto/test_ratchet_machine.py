@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from sottovoce.crypto.agreement import SessionKeys
 from sottovoce.crypto.errors import CryptoRefusal
 from sottovoce.crypto.primitives import OwnExchangeKey
@@ -31,7 +32,7 @@ class Schedule(RuleBasedStateMachine):
         self.may_send = [True, False]
 
     def decrypt(self, to: int, message: bytes) -> bytes:
-        opened = self.sides[to].decrypt(message, lambda key, n: self.skipped[to].get((key, n)))
+        opened = self.sides[to].decrypt(message, lambda key, n: self.skipped[to].get((key, n)), lambda _: None)
         self.skipped[to].update({(each.ratchet_key, each.n): each.key for each in opened.skipped})
         if opened.used is not None:
             del self.skipped[to][opened.used]

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+
 from sottovoce.crypto.agreement import Handshake, initiate, respond
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import DeviceKeys, RootKey, make_device_list
@@ -42,7 +43,8 @@ def test_a_stranger_is_read_and_known_from_one_envelope(
     received = FirstMessage.parse(open_sealed(bob_prekeys, bob_root.account_id, bob.device_id, envelope))
     device_list, entry = open_sender(received)
     answered = respond(bob, bob_root.account_id, bob_prekeys, None, received.handshake)
-    opened = Ratchet.responder(answered, bob_prekeys.signed_prekey).decrypt(received.message, lambda key, n: None)
+    side = Ratchet.responder(answered, bob_prekeys.signed_prekey)
+    opened = side.decrypt(received.message, lambda key, n: None, lambda _: None)
     assert opened.body == b"hello"
     assert (device_list.account_id, entry.device_id) == (alice_root.account_id, alice.device_id)
 

@@ -1,6 +1,7 @@
 """Nothing that holds a secret shows it: not by repr, not by str, not in an exception."""
 
 import pytest
+
 from sottovoce.crypto import chain_key, errors, message_key, root_key
 from sottovoce.crypto.agreement import Handshake, SessionKeys, initiate
 from sottovoce.crypto.errors import CryptoRefusal

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+
 from sottovoce.crypto import chain_key, errors, ratchet
 
 SPEC = Path(__file__).parents[3] / "protocol-spec"

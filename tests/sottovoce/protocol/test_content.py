@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sottovoce.protocol import content
 from sottovoce.protocol.content import Body, ContactAddress, Text, decode_body, encode_body
 from sottovoce_wire import limits, padding

@@ -1,6 +1,7 @@
 """The client's links, fed frames by hand: what they answer, and that a relay that breaks the protocol is found out."""
 
 import pytest
+
 from sottovoce.crypto import primitives
 from sottovoce.crypto.identity import OwnerKey
 from sottovoce.protocol.relay_link import (
@@ -73,9 +74,8 @@ def test_an_owner_is_ready_when_every_request_is_done() -> None:
 
 def test_envelopes_markers_and_gaps_become_events() -> None:
     link, queue_id = ready_owner()
-    body = (KeyClass.STRANGER, b"body")
-    assert link.receive(deliver(queue_id, 1, 2)) == ([Arrived(queue_id, 2, (body, body))], [])
-    assert link.receive(deliver(queue_id, 3)) == ([Arrived(queue_id, 3, (body,))], [])
+    assert link.receive(deliver(queue_id, 1, 2)) == ([Arrived(queue_id, 2, True, (b"body", b"body"))], [])
+    assert link.receive(deliver(queue_id, 3)) == ([Arrived(queue_id, 3, True, (b"body",))], [])
     assert link.receive(frames.encode(frames.CaughtUp(queue_id))) == ([CaughtUp(queue_id)], [])
     gap = frames.Gap(queue_id, 7, frames.GapReason.EXPIRED)
     assert link.receive(frames.encode(gap)) == ([Gap(queue_id, 7)], [])
@@ -165,3 +165,15 @@ def test_results_that_nobody_asked_for_are_the_relays_fault() -> None:
     link.receive(frames.encode(WELCOME))
     with pytest.raises(RelayFault):
         link.receive(frames.encode(frames.SendResults(0, [SendResult(Code.ACCEPTED, 0)])))
+
+
+def test_what_a_queue_is_for_decides_not_the_class_that_the_relay_names() -> None:
+    link, queues = owner_link()
+    link.receive(frames.encode(WELCOME))
+    for request in range(4):
+        link.receive(frames.encode(frames.Done(request)))
+    for owned, sealed_only in zip(queues, (True, False), strict=True):
+        for number, claimed in enumerate((KeyClass.CONTACT, KeyClass.STRANGER), 1):
+            items = [Delivery(number, claimed, b"body")]
+            happened, _ = link.receive(frames.encode(frames.Deliver(owned.owner.queue_id, items)))
+            assert happened == [Arrived(owned.owner.queue_id, number, sealed_only, (b"body",))]

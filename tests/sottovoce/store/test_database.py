@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sottovoce import errors
 from sottovoce.crypto import primitives
 from sottovoce.store import schema
-from sottovoce.store.database import open_store
+from sottovoce.store.database import COMMITS_IN_LOG, Tables, open_store
 from sottovoce_wire.ids import AccountId
 
 NAME = "conspicuous-name"
@@ -23,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 def make(path: Path, passphrase: str | None = None) -> None:
     store = open_store(path, passphrase)
     with store.transaction() as tables:
-        tables.peers.put_name(NAME, AccountId(bytes(32)))
+        tables.peers.pin_name(NAME, AccountId(bytes(32)))
     store.close()
 
 
@@ -46,7 +47,7 @@ def test_what_was_stored_is_there_after_reopening(path: Path) -> None:
 def test_no_file_shows_what_is_stored_and_the_scan_would_see_it(path: Path) -> None:
     store = open_store(path)
     with store.transaction() as tables:
-        tables.peers.put_name(NAME, AccountId(bytes(32)))
+        tables.peers.pin_name(NAME, AccountId(bytes(32)))
     planted = path.with_name("planted")
     planted.write_text(f"… {NAME} …")
     shown = {file.name for file in path.parent.iterdir() if NAME.encode() in file.read_bytes()}
@@ -59,7 +60,7 @@ def test_no_file_shows_what_is_stored_and_the_scan_would_see_it(path: Path) -> N
 def test_every_file_is_readable_by_its_owner_alone(path: Path) -> None:
     store = open_store(path)
     with store.transaction() as tables:
-        tables.peers.put_name(NAME, AccountId(bytes(32)))
+        tables.peers.pin_name(NAME, AccountId(bytes(32)))
     assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()} == {
         "store.db": "0o600",
         "store.db-wal": "0o600",
@@ -74,7 +75,7 @@ def test_a_transaction_that_raises_leaves_nothing(path: Path) -> None:
 
     def half_done() -> None:
         with store.transaction() as tables:
-            tables.peers.put_name(NAME, AccountId(bytes(32)))
+            tables.peers.pin_name(NAME, AccountId(bytes(32)))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -91,9 +92,9 @@ from pathlib import Path
 from sottovoce.store.database import open_store
 store = open_store(Path({str(path)!r}))
 with store.transaction() as tables:
-    tables.peers.put_name("kept", bytes(32))
+    tables.peers.pin_name("kept", bytes(32))
 with store.transaction() as tables:
-    tables.peers.put_name("lost", bytes(32))
+    tables.peers.pin_name("lost", bytes(32))
     print("in flight", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -198,9 +199,58 @@ def test_a_deleted_key_leaves_no_bytes_in_the_open_database(path: Path) -> None:
     store = open_store(path)
     secret = primitives.random_bytes(32)
     with store.transaction() as tables:
-        tables.peers.put_name("x" + secret.hex(), AccountId(secret))
+        tables.peers.pin_name("x" + secret.hex(), AccountId(secret))
     assert secret in store._connection.serialize("main")
     with store.transaction() as tables:
         tables.peers._execute("DELETE FROM peer_names")
     assert secret not in store._connection.serialize("main")
+    store.close()
+
+
+def test_wiped_keys_leave_the_write_ahead_log_too(path: Path) -> None:
+    """The log holds older versions of pages; it is emptied every so many commits, when idle, and at opening."""
+    store = open_store(path)
+    log = path.with_name("store.db-wal")
+    with store.transaction() as tables:
+        tables.peers.pin_name(NAME, AccountId(bytes(32)))
+    assert log.stat().st_size > 0
+    store.tidy()
+    assert log.stat().st_size == 0
+    for number in range(COMMITS_IN_LOG):
+        assert number == 0 or log.stat().st_size > 0
+        with store.transaction() as tables:
+            tables.peers.pin_name(f"{NAME}{number}", AccountId(bytes(32)))
+    assert log.stat().st_size == 0
+    store.close()
+
+
+def test_an_empty_passphrase_is_refused_before_anything_is_made(path: Path) -> None:
+    with pytest.raises(errors.InvalidInput):
+        open_store(path, "")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_store_that_was_closed_says_so(path: Path) -> None:
+    store = open_store(path)
+    store.close()
+    with pytest.raises(errors.StoreFailed, match="closed"), store.transaction():
+        pass
+
+
+def test_what_a_savepoint_wrote_is_taken_back_alone(path: Path) -> None:
+    store = open_store(path)
+
+    def fail(tables: Tables) -> None:
+        with tables.savepoint():
+            tables.peers.pin_name("lost", AccountId(bytes(32)))
+            raise ZeroDivisionError
+
+    with store.transaction() as tables:
+        tables.peers.pin_name("kept", AccountId(bytes(32)))
+        with pytest.raises(ZeroDivisionError):
+            fail(tables)
+        with tables.savepoint():
+            tables.peers.pin_name("kept too", AccountId(bytes(32)))
+    with store.transaction() as tables:
+        assert [tables.peers.named(name) for name in ("kept", "lost", "kept too")] == [bytes(32), None, bytes(32)]
     store.close()
