@@ -11,7 +11,8 @@ import pytest
 from sottovoce_wire import directory as wire
 from sottovoce_wire import labels, limits
 from sottovoce_wire.errors import Code
-from sottovoce_wire.records import ListFlag, device_list_hash, split_signed
+from sottovoce_wire.records import NO_LIST_HASH, DeviceList, ListFlag, device_list_hash, split_signed
+from tests.sottovoce_keyserver.conftest import Device
 
 if TYPE_CHECKING:
     from tests.sottovoce_keyserver.conftest import Person, ServedKeyserver, StartKeyserver
@@ -193,4 +194,17 @@ async def test_nobody_registers_an_account_with_records_they_only_saw(
     }
     answer = await keyserver.post(wire.PATH_REGISTER, body, mixed)
     keyserver.assert_refused(answer, 401, Code.BAD_REQUEST_SIGNATURE)
+    assert not await keyserver.knows(alice)
+
+
+async def test_nobody_registers_anothers_account_id_under_a_root_key_of_their_own(
+    keyserver: ServedKeyserver, alice: Person, bob: Person
+) -> None:
+    """Everything is signed and consistent, but the account id is not that of the root key: the id would be squatted."""
+    thief = Device(alice.id, bob.phone.key, bob.phone.identity_key, bob.now)
+    unsigned = DeviceList(alice.id, 1, NO_LIST_HASH, bob.now, ListFlag.NORMAL, (thief.entry(),))
+    stolen = bob.root.sign(labels.DEVICE_LIST + unsigned.pack()).signature
+    request = wire.Register(bytes(bob.root.verify_key), unsigned.pack() + stolen, thief.publish())
+    answer = await keyserver.signed(thief, wire.PATH_REGISTER, request)
+    keyserver.assert_refused(answer, 422, Code.BAD_RECORD)
     assert not await keyserver.knows(alice)

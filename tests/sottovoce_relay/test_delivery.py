@@ -218,3 +218,11 @@ def test_each_expired_envelope_is_told_once_on_a_connection() -> None:
     assert delivery.expired(total=5, told=2) == 0
     assert delivery.expired(total=6, told=2) == 1
     assert delivery.expired(total=6, told=6) == 0
+
+
+def test_numbers_go_on_after_acknowledgements() -> None:
+    """A number that is used twice on a connection would let one acknowledgement destroy two envelopes."""
+    delivery = live()
+    assert commit(delivery, 1, 2) == [1, 2]
+    delivery.acknowledge(1, [])
+    assert commit(delivery, 3) == [3]

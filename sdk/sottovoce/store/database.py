@@ -88,7 +88,7 @@ class Store:
                 self._empty_log()
 
     def _empty_log(self) -> None:
-        self._connection.pragma("wal_checkpoint(TRUNCATE)")
+        _empty_log(self._connection)
         self._commits = 0
 
     @contextmanager
@@ -155,7 +155,7 @@ def _connect(path: Path, key: bytes) -> apsw.Connection:
             for name, value in _PRAGMAS:
                 connection.pragma(name, value)
             _upgrade(connection)
-            connection.pragma("wal_checkpoint(TRUNCATE)")
+            _empty_log(connection)
         except BaseException:
             connection.close()
             raise
@@ -172,6 +172,10 @@ def _upgrade(connection: apsw.Connection) -> None:
         connection.execute(schema.STEPS[number])
         connection.pragma("user_version", number + 1)
         connection.execute("COMMIT")
+
+
+def _empty_log(connection: apsw.Connection) -> None:
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 @contextmanager
