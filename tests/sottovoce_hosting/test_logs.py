@@ -37,9 +37,9 @@ def test_of_a_library_only_its_name_and_the_error_is_kept(capsys: pytest.Capture
     try:
         raise ValueError("bytes from the network")
     except ValueError:
-        logging.getLogger("some.library").exception("request %s failed", "/v1/alice")
-    logging.getLogger("some.library").info("nothing")
+        logging.getLogger("some.package").exception("request %s failed", "/v1/alice")
+    logging.getLogger("some.package").info("nothing")
     line = json.loads(capsys.readouterr().err)
-    assert (line["library"], line["error"], line["level"]) == ("some.library", "ValueError", "error")
+    assert (line["library"], line["error"], line["level"]) == ("some.package", "ValueError", "error")
     assert "alice" not in json.dumps(line)
     assert "network" not in json.dumps(line)
