@@ -29,7 +29,7 @@ CHECKS = [
     f"ruff format --check {CODE}",
     f"mypy {CODE}",
     "lint-imports ",
-    "-m pytest",
+    "-m pytest --numprocesses auto --dist loadfile",
     "-m scripts.sabotage",
 ]
 
