@@ -97,6 +97,7 @@ class Client:
         self._sender = Sender(local, origin, nursery, self._settled)
         self._registering = trio.Lock()
         self._receiver: Receiver | None = None
+        self._receiving = trio.CancelScope()
         self._account: Account | None = None
         self._own: Own | None = None
         self._arrived = trio.Event()
@@ -160,12 +161,17 @@ class Client:
                 self._sender.wake(origin)
 
     async def _connect(self, account: Account) -> None:
-        """Keep an owner connection from now on."""
+        """Keep an owner connection from now on, to the account's relay: an unregistered account may have a new one."""
         self._account = account
         self._own = await self._local.transact(lambda tables: own_of(tables, account))
-        if self._receiver is None:
-            self._receiver = Receiver(self._local, self._own, self._wake_readers)
-            self._nursery.start_soon(self._receiver.run, self._own.contact.origin)
+        self._receiving.cancel()
+        self._receiving = trio.CancelScope()
+        self._receiver = Receiver(self._local, self._own, self._wake_readers)
+        self._nursery.start_soon(self._receive, self._receiver, self._receiving, self._own.contact.origin)
+
+    async def _receive(self, receiver: Receiver, scope: trio.CancelScope, origin: str) -> None:
+        with scope:
+            await receiver.run(origin)
 
     async def _wait_connected(self) -> None:
         assert self._receiver is not None  # noqa: S101 - the caller has connected

@@ -72,7 +72,10 @@ class Directory:
 
     async def find(self, username: str) -> AccountId:
         """The account that claims a name, checked by the claim's signature. Raises UnknownRecipient, UntrustedKeys."""
-        found = await self._ask("POST", wire.PATH_FIND_NAME, wire.encode(wire.FindName(username)), wire.FoundName)
+        try:
+            found = await self._ask("POST", wire.PATH_FIND_NAME, wire.encode(wire.FindName(username)), wire.FoundName)
+        except errors.UnknownRecipient:
+            raise errors.UnknownRecipient(f"nobody is registered as {username} at {self._origin}") from None
         try:
             claim = identity.open_username_claim(found.root_key, found.username_claim)
         except CryptoRefusal as refusal:

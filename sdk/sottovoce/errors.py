@@ -11,7 +11,12 @@ class SottovoceError(Exception):
     """Base of all, never raised itself."""
 
     code: ClassVar[str] = "error"
-    hint: ClassVar[str] = ""
+    hint: str = ""
+
+    def __init__(self, text: str, *, hint: str | None = None) -> None:
+        super().__init__(text)
+        if hint is not None:
+            self.hint = hint
 
     def diagnostics(self) -> str:
         """What happened, and what to do next."""

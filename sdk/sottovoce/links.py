@@ -59,11 +59,12 @@ async def with_link(origin: str, own: str, talk: Callable[[Link], Awaitable[None
     """
     stream = await _dial(origin, own)
     raised: Exception | None = None
-    broken = False
+    broken = upgraded = False
     try:
         async with trio.open_nursery() as nursery:
             try:
                 socket = await _upgrade(nursery, stream, origin)
+                upgraded = True
                 await talk(Link(socket, origin))
             except Exception as error:  # carried past the nursery, which would wrap it in a group
                 raised = error
@@ -75,7 +76,7 @@ async def with_link(origin: str, own: str, talk: Callable[[Link], Awaitable[None
     if raised is not None:
         raise raised
     if broken:
-        raise errors.ServerUnreachable(f"the connection to {origin} broke")
+        raise errors.ServerUnreachable(f"the connection to {origin} broke") if upgraded else _no_relay(origin)
 
 
 async def _dial(origin: str, own: str) -> Stream:
@@ -114,4 +115,11 @@ async def _upgrade(nursery: trio.Nursery, stream: Stream, origin: str) -> WebSoc
                 receive_buffer_size=READ_SIZE,
             )
     except (HandshakeError, ConnectionClosed, trio.TooSlowError):
-        raise errors.ServerUnreachable(f"what answers at {origin} is no relay") from None
+        raise _no_relay(origin) from None
+
+
+def _no_relay(origin: str) -> errors.ServerUnreachable:
+    return errors.ServerUnreachable(
+        f"what answers at {origin} is no relay",
+        hint="if keyserver and relay run apart, the keyserver must be told the relay's address (--relay-url)",
+    )

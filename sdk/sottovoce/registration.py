@@ -43,8 +43,10 @@ def own_of(tables: Tables, account: Account) -> Own:
 
 def prepare(tables: Tables, server: str, relay: str) -> Account:
     """The store's account; made now, keys, queues and prekeys, if there is none. Nothing is told to anybody yet."""
-    if tables.account.get() is None:
+    account = tables.account.get()
+    if account is None:
         _create(tables, server)
+    if account is None or not account.registered:
         tables.account.set_relay(relay)
     account = tables.account.get()
     assert account is not None  # noqa: S101 - made just above

@@ -9,4 +9,6 @@ def main() -> None:
         from .app import run
     except ModuleNotFoundError as missing:
         sys.exit(f"sottovoce: the command needs {missing.name}; install it with: pip install 'sottovoce[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()

@@ -56,6 +56,8 @@ app: Final = cyclopts.App(
     result_action="return_value",
 )
 
+app.meta.end_of_options_delimiter = ""  # a `--` is for the command that follows
+
 Where: TypeAlias = Annotated[Place, Parameter(parse=False)]
 To: TypeAlias = Annotated[str, Parameter(help="A name or an account id.")]
 Wait: TypeAlias = Annotated[
@@ -84,7 +86,9 @@ def register(
 @app.command
 def send(
     to: To,
-    text: Annotated[str, Parameter(allow_leading_hyphen=True, help="The message; `-` reads the standard input.")] = "-",
+    text: Annotated[
+        str, Parameter(help="The message; `-` reads the standard input; `-- TEXT` if it begins with a hyphen.")
+    ] = "-",
     /,
     *,
     wait: Wait = 30.0,
@@ -128,9 +132,10 @@ def _launch(
     ] = None,
 ) -> ExitCode:
     path = store or Path.home() / ".sottovoce" / "store.db"
-    command, bound, _ = app.parse_args(tokens)
+    # A lone hyphen is what `send` does anyway; the parser would take it for an option without a name.
+    command, bound, _ = app.parse_args([token for token in tokens if token != "-"])
     if "place" in inspect.signature(command).parameters:
-        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE") or None)
+        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"))
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, ExitCode) else ExitCode.DONE
 

@@ -1,10 +1,11 @@
 """What the commands do: thin programs on the SDK, with standard input and output at their ends."""
 
 import json as jsonlib
+import os
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,10 @@ class NotSent(Exception):  # noqa: N818 - an outcome
     """The server has not accepted everything in time; the rest waits in the store."""
 
 
-def _client(place: Place) -> AbstractAsyncContextManager[Client]:
+def _client(place: Place, *, create: bool = False) -> AbstractAsyncContextManager[Client]:
+    """A client on the place's store. Only `register` makes a store: looking must not decide how it is locked."""
+    if not create and not place.store.exists():
+        raise errors.NotRegistered(f"there is no store at {place.store}")
     return open_client(place.store, server=place.server, passphrase=place.passphrase)
 
 
@@ -53,7 +57,7 @@ async def _tell_trouble(client: Client) -> None:
 
 async def register(place: Place, name: str) -> None:
     """Claim a name, and print it with the account id."""
-    async with _client(place) as client:
+    async with _client(place, create=True) as client:
         await client.register(name)
         print(f"registered as {client.username}\naccount id {client.account_id}")
 
@@ -79,6 +83,8 @@ async def send(place: Place, to: str, text: str, wait: float) -> None:
 
 async def listen(place: Place, json: bool, count: int | None) -> None:
     """Print messages as they arrive."""
+    if count is not None and count < 1:
+        raise errors.InvalidInput("--count is at least 1")
     async with _client(place) as client:
         await _beside(partial(_tell_trouble, client), partial(_print_messages, client, json, count))
 
@@ -115,8 +121,6 @@ async def _beside(other: Work, main: Work) -> None:
 
 
 async def _print_messages(client: Client, json: bool, count: int | None) -> None:
-    if count is not None and count <= 0:
-        return
     shown = 0
     async for message in client.messages():
         print(_as_json(message) if json else _as_text(message), flush=True)
@@ -150,10 +154,28 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode() for c in text)
 
 
+async def _lines() -> AsyncGenerator[bytes, None]:
+    """The standard input's lines without their ends, each as soon as it is there.
+
+    Read by the descriptor, not by `sys.stdin`: a thread that waits in a buffered read crashes the interpreter's end.
+    """
+    rest = b""
+    while piece := await trio.to_thread.run_sync(os.read, 0, 2**16, abandon_on_cancel=True):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > MAX_TEXT:
+            raise errors.MessageTooLarge(f"a line has more than {MAX_TEXT} bytes")
+    if rest:
+        yield rest
+
+
 class _Outgoing:
     """Messages on their way to one recipient, at most AHEAD of them unanswered."""
 
     def __init__(self, client: Client, to: str, wait: float) -> None:
+        if not wait >= 0:
+            raise errors.InvalidInput("--wait is a number of seconds")
         self._client = client
         self._to = to
         self._wait = wait
@@ -166,16 +188,14 @@ class _Outgoing:
 
     async def send_lines(self) -> None:
         number = 0
-        while True:
-            line = await trio.to_thread.run_sync(sys.stdin.buffer.readline, MAX_TEXT + 2, abandon_on_cancel=True)
-            if not line:
-                return
-            number += 1
-            try:
-                await self.send(line.removesuffix(b"\n").decode("utf-8"))
-            except UnicodeDecodeError:
-                await self.finish()
-                raise errors.InvalidInput(f"line {number} is not UTF-8 text; the lines before it are sent") from None
+        async with aclosing(_lines()) as lines:
+            async for line in lines:
+                number += 1
+                try:
+                    await self.send(line.decode("utf-8"))
+                except UnicodeDecodeError:
+                    await self.finish()
+                    raise errors.InvalidInput(f"line {number} is not UTF-8; the lines before it are sent") from None
 
     async def finish(self) -> None:
         while self._unanswered:

@@ -138,6 +138,8 @@ def _key(path: Path, passphrase: str | None) -> bytes:
     try:
         if key_file.exists():
             return keyfile.read_key(key_file, passphrase)
+        if path.is_dir():
+            raise errors.StoreFailed(f"{path} is a folder", hint="name a file in it")
         if path.exists() and path.stat().st_size > 0:
             raise errors.StoreUnreadable(f"{key_file.name} is missing beside the store")
         return keyfile.create_key(key_file, passphrase)

@@ -55,9 +55,9 @@ def read_key(path: Path, passphrase: str | None) -> bytes:
     if kind != _PLAIN or len(fields) != KEY_LENGTH:
         raise errors.StoreUnreadable(f"{path.name} is damaged")
     if passphrase is not None:
-        raise errors.WrongPassphrase("this store has no passphrase: open it without one")
+        raise errors.WrongPassphrase("this store has no passphrase", hint="open it without one")
     if open_to_others:
-        raise errors.StoreUnreadable(f"others may read {path.name}: run chmod 600 on it")
+        raise errors.StoreUnreadable(f"others may read {path.name}", hint=f"chmod 600 {path}")
     return fields
 
 

@@ -18,7 +18,8 @@ class Command:
     """The command on one store."""
 
     def __init__(self, url: str, store: Path) -> None:
-        self._line = [sys.executable, "-m", "sottovoce.cli", "--server", url, "--store", str(store)]
+        self.url = url
+        self.options = ["--server", url, "--store", str(store)]
 
     def start(self, *arguments: str, passphrase: str | None = None) -> subprocess.Popen[bytes]:
         """Start it, with pipes on all three ends."""
@@ -26,7 +27,7 @@ class Command:
         if passphrase is not None:
             environment["SOTTOVOCE_PASSPHRASE"] = passphrase
         return subprocess.Popen(
-            [*self._line, *arguments],
+            [sys.executable, "-m", "sottovoce.cli", *self.options, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,7 +76,7 @@ def test_lines_sent_to_somebody_away_are_listened_to_later(anna: Command, ben: C
     anna.ok("register", "anna")
     anna.ok("send", "ben", "first")
     anna.ok("send", "ben", "-", given="second\n\nпривет 🌍\nno newline at the end".encode())
-    anna.ok("send", "ben", "-starts-with-a-hyphen")
+    anna.ok("send", "ben", "--", "-starts-with-a-hyphen")
     shown = [json.loads(line) for line in ben.ok("listen", "--json", "--count", "6").splitlines()]
     texts = ["first", "second", "", "привет 🌍", "no newline at the end", "-starts-with-a-hyphen"]
     assert [message["text"] for message in shown] == texts
@@ -107,7 +108,8 @@ def test_two_people_chat_while_both_are_online(anna: Command, ben: Command) -> N
         (("register", "No Name"), "a username has"),
         (("send", "nobody", "x"), "register a name first"),
         (("listen",), "register a name first"),
-        (("whoami",), "holds no registered account"),
+        (("whoami",), "there is no store at"),
+        (("chat", "nobody"), "register a name first"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(anna: Command, arguments: tuple[str, ...], said: str) -> None:
@@ -193,3 +195,49 @@ def test_every_command_has_help_with_options_and_exit_codes(anna: Command, comma
 
 def test_a_message_cannot_steer_the_readers_terminal() -> None:
     assert printable("a\x1b[2Jb\rc\x9bd\u202ee\tf\n👩‍🚀") == "a\\x1b[2Jb\\rc\\x9bd\\u202ee\tf\n👩‍🚀"
+
+
+def test_options_after_the_recipient_are_never_the_text(anna: Command, ben: Command, tmp_path: Path) -> None:
+    anna.ok("register", "option-anna")
+    ben.ok("register", "option-ben")
+    anna.options = []
+    anna.ok("send", "option-ben", f"--store={tmp_path / 'anna.db'}", "--server", anna.url, given=b"piped\n")
+    anna.ok("send", "option-ben", "given", "--store", str(tmp_path / "anna.db"), f"--server={anna.url}")
+    assert anna.run("send", "option-ben", "--nonsense")[0] == 2
+    shown = [json.loads(line)["text"] for line in ben.ok("listen", "--json", "--count", "2").splitlines()]
+    assert shown == ["piped", "given"]
+
+
+def test_looking_makes_no_store(anna: Command, tmp_path: Path) -> None:
+    for arguments in (("whoami",), ("listen",), ("send", "nobody", "x"), ("chat", "nobody")):
+        anna.error(1, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("send", "x", "y", "--wait", "-1"), ("send", "x", "y", "--wait", "nan"), ("listen", "--count", "0")]
+)
+def test_numbers_that_make_no_sense_are_one_line(anna: Command, arguments: tuple[str, ...]) -> None:
+    anna.ok("register", f"numbers-{arguments[0]}-{len(arguments[-1])}")
+    assert "--wait is" in (line := anna.error(1, *arguments)) or "--count is" in line
+
+
+def test_an_empty_passphrase_is_refused(anna: Command) -> None:
+    assert "empty passphrase" in anna.error(1, "register", "unprotected", passphrase="")
+
+
+def test_chat_ends_at_once_when_it_is_interrupted_while_it_waits_for_input(anna: Command, ben: Command) -> None:
+    anna.ok("register", "waiting-anna")
+    ben.ok("register", "waiting-ben")
+    chatting = anna.start("chat", "waiting-ben")
+    ben.ok("send", "waiting-anna", "are you there?")
+    assert chatting.stdout is not None
+    assert chatting.stdout.readline().endswith(b"are you there?\n")
+    chatting.send_signal(signal.SIGINT)
+    try:
+        assert chatting.wait(timeout=30) == 130
+        assert chatting.stderr is not None
+        assert chatting.stderr.read() == b""
+    finally:
+        chatting.kill()
+        chatting.communicate()

@@ -65,8 +65,9 @@ def test_a_passphrase_for_a_store_without_one_is_refused(path: Path) -> None:
 def test_a_bare_key_that_others_may_read_is_refused(path: Path) -> None:
     keyfile.create_key(path, None)
     path.chmod(0o644)
-    with pytest.raises(errors.StoreUnreadable, match="chmod 600"):
+    with pytest.raises(errors.StoreUnreadable, match="others may read") as refused:
         keyfile.read_key(path, None)
+    assert "chmod 600" in refused.value.diagnostics()
 
 
 def test_what_a_kill_left_half_written_is_replaced(path: Path) -> None:
