@@ -1,7 +1,9 @@
 """The command `sottovoce-server`: relay and keyserver in one process on one port, hosted as a person would."""
 
+import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,6 +111,54 @@ def silent_client(server: ServerProcess) -> socket.socket:
     client.sendall(bytes([0x82, 0x80 | len(hello), 0, 0, 0, 0]) + hello)
     assert client.recv(1000)
     return client
+
+
+def bad_opening(server: ServerProcess) -> None:
+    """Something that the server logs."""
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(
+            b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: \xff\r\n\r\n" % RELAY.encode()
+        )
+        client.recv(1000)
+
+
+def unwritable(kind: str) -> tuple[int, list[int]]:
+    """A descriptor for a log that takes nothing, and what is to be closed afterwards."""
+    if kind == "full disk":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+        return descriptor, [descriptor]
+    reader, writer = os.pipe()
+    if kind == "nobody there":
+        os.close(reader)
+        return writer, [writer]
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    return writer, [reader, writer]
+
+
+@pytest.mark.parametrize("kind", ["full disk", "nobody there", "nobody reads"])
+def test_a_log_that_takes_nothing_neither_ends_nor_freezes_the_server(tmp_path: Path, kind: str) -> None:
+    descriptor, opened = unwritable(kind)
+    process = subprocess.Popen(serving(tmp_path), stdout=subprocess.PIPE, stderr=descriptor, text=True)
+    with process:
+        try:
+            assert process.stdout is not None
+            server = ServerProcess(process, process.stdout.readline().rstrip())
+            for _ in range(3):
+                bad_opening(server)
+            assert get(server, "/livez").status_code == 200
+            process.terminate()
+            assert process.wait(2 * PATIENCE) == 0
+        finally:
+            process.kill()
+            for number in opened:
+                os.close(number)
 
 
 async def test_settings_of_both_servers_are_known_and_others_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import trio
 from quart_trio import QuartTrio
 
 from sottovoce_hosting.database import open_database
@@ -27,16 +28,23 @@ class KeyserverService:
     name = "keyserver"
     websockets: Mapping[str, WebSocketHandler] = {}
 
-    def __init__(self, routes: Directory) -> None:
+    def __init__(self, routes: Directory, nursery: trio.Nursery) -> None:
         self._routes = routes
+        self._nursery = nursery
 
     def add_routes(self, app: QuartTrio) -> None:
         """The directory's paths under /v1."""
         app.register_blueprint(make_blueprint(self._routes))
 
     def not_ready(self) -> str | None:
-        """Why the directory cannot be changed now, or None."""
-        return self._routes.database.failure
+        """Why the directory cannot be changed now, or None.
+
+        Asking has a database that failed tried again, for the next answer.
+        """
+        database = self._routes.database
+        if database.failure is not None:
+            self._nursery.start_soon(database.probe)
+        return database.failure
 
     async def drain(self) -> None:
         """Nothing is begun here that its own answer does not end."""
@@ -50,6 +58,7 @@ async def open_keyserver(
 
     Raises LockHeld if another process has it open, DatabaseError if it cannot be opened.
     """
-    async with open_database(settings.data / "keyserver.db", _MIGRATIONS) as database:
+    async with open_database(settings.data / "keyserver.db", _MIGRATIONS) as database, trio.open_nursery() as nursery:
         relay = settings.relay_url or origins.main
-        yield KeyserverService(Directory(database, origins, relay, clock, PopLimit(clock)))
+        yield KeyserverService(Directory(database, origins, relay, clock, PopLimit(clock)), nursery)
+        nursery.cancel_scope.cancel()

@@ -17,9 +17,9 @@ from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, DeviceId
 from sottovoce_wire.records import ContactRecord, DeviceEntry, DeviceList, PrekeyRecord, UsernameClaim
 
-#: Counters, versions and sequence numbers are u64 on the wire; a database holds signed 64-bit integers.
+#: Versions and sequence numbers are u64 on the wire; a database holds signed 64-bit integers.
 MAX_NUMBER: Final = 2**63 - 1
-_COUNTER: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_COUNTER: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
 
 class CounterConflict(WireError):  # noqa: N818 - the code's own name
@@ -78,8 +78,8 @@ class Registration:
 def parse_signer(header: Callable[[str], str | None]) -> Signer:
     """The signer that a request's headers name. Raises WireError (BAD_REQUEST) if one is missing or malformed."""
     counter = header(wire.HEADER_COUNTER) or ""
-    if not _COUNTER.fullmatch(counter) or int(counter) > MAX_NUMBER:
-        raise WireError(Code.BAD_REQUEST, f"{wire.HEADER_COUNTER} is a number from 1 to 2^63 - 1")
+    if not _COUNTER.fullmatch(counter) or int(counter) > limits.MAX_COUNTER:
+        raise WireError(Code.BAD_REQUEST, f"{wire.HEADER_COUNTER} is a number from 1 to 2^53 - 1")
     return Signer(
         AccountId(_base64(header, wire.HEADER_ACCOUNT, 32)),
         DeviceId(_base64(header, wire.HEADER_DEVICE, 16)),

@@ -3,13 +3,14 @@
 What is right and wrong stands in directory.py, what is stored in storage.py. Nothing here logs what a request says.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from quart import Blueprint, Response, request
 
-from sottovoce_hosting.database import Database
+from sottovoce_hosting.database import Database, DatabaseError
 from sottovoce_hosting.service import Origins
 from sottovoce_hosting.web import answer
 from sottovoce_wire import directory as wire
@@ -20,6 +21,8 @@ from . import directory, storage
 from .directory import CounterConflict, Signer
 from .poplimit import PopLimit
 
+#: Seconds that a look-up waits for a transaction to hand one-time prekeys out in.
+_POP_PATIENCE: Final = 0.5
 #: The HTTP status of every refusal. What is not here is 400.
 STATUS: Final = {
     Code.BAD_REQUEST_SIGNATURE: 401,
@@ -88,13 +91,19 @@ class Directory:
         account = await self.database.read(lambda c: storage.read_account(c, account_id))
         if account is None:
             raise WireError(Code.UNKNOWN_ACCOUNT, "there is no such account here")
-        bundles: list[wire.Bundle] = []
-        if asked.devices != []:
-            pops = self.pop_limit.allows(account_id)
-            work = storage.pop_bundles if pops else storage.read_bundles
-            transact = self.database.write if pops else self.database.read
-            bundles = await transact(lambda c: work(c, account_id, asked.devices, now))
+        bundles = [] if asked.devices == [] else await self._take_bundles(account_id, asked.devices, now)
         return wire.Bundles(account.root_key, account.device_list, bundles)
+
+    async def _take_bundles(
+        self, account_id: AccountId, wanted: Collection[bytes] | None, now: float
+    ) -> list[wire.Bundle]:
+        """With one-time prekeys if the account's limit and the database allow it; otherwise without them."""
+        if self.pop_limit.allows(account_id):
+            with suppress(DatabaseError):
+                return await self.database.write(
+                    lambda c: storage.pop_bundles(c, account_id, wanted, now), within=_POP_PATIENCE
+                )
+        return await self.database.read(lambda c: storage.read_bundles(c, account_id, wanted, now))
 
 
 def make_blueprint(routes: Directory) -> Blueprint:

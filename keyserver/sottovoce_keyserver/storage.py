@@ -67,6 +67,8 @@ devices: Final = Table(
     Column("contact_record", LargeBinary),
     Column("sequence", BigInteger),
     Column("expires", BigInteger),
+    # The greatest id that a one-time prekey of the device ever had: nothing at or below it is taken in again.
+    Column("greatest_prekey_id", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -76,8 +78,7 @@ one_time_prekeys: Final = Table(
     Column("account_id", LargeBinary(32), primary_key=True),
     Column("device_id", LargeBinary(16), primary_key=True),
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    # Null once handed out: a device that repeats a request whose answer it lost must not bring the key back.
-    Column("key", LargeBinary(32)),
+    Column("key", LargeBinary(32), nullable=False),
     ForeignKeyConstraint(["account_id", "device_id"], ["devices.account_id", "devices.device_id"]),
     sqlite_with_rowid=False,
 )
@@ -126,7 +127,13 @@ def _insert_account(connection: Connection, registration: Registration) -> None:
         insert(accounts).values(id=account_id, root_key=registration.root_key, device_list=registration.device_list)
     )
     rows = [
-        {"account_id": account_id, "device_id": device.device_id, "signing_key": device.signing_key, "counter": 0}
+        {
+            "account_id": account_id,
+            "device_id": device.device_id,
+            "signing_key": device.signing_key,
+            "counter": 0,
+            "greatest_prekey_id": -1,
+        }
         for device in registration.devices
     ]
     connection.execute(insert(devices), rows)
@@ -157,6 +164,7 @@ def publish(connection: Connection, signer: Signer, publication: Publication) ->
         raise CounterConflict(device.counter)
     _check_succession(device.record_id, device.prekey_record, publication.record_id, publication.prekey_record)
     _check_succession(device.sequence, device.contact_record, publication.sequence, publication.contact_record)
+    added = [prekey for prekey in publication.one_time_prekeys if prekey.id > device.greatest_prekey_id]
     connection.execute(
         update(devices)
         .where(devices.c.account_id == signer.account_id, devices.c.device_id == signer.device_id)
@@ -167,9 +175,10 @@ def publish(connection: Connection, signer: Signer, publication: Publication) ->
             contact_record=publication.contact_record,
             sequence=publication.sequence,
             expires=publication.expires,
+            greatest_prekey_id=max([device.greatest_prekey_id, *(prekey.id for prekey in added)]),
         )
     )
-    return _add_one_time_prekeys(connection, signer, publication.one_time_prekeys)
+    return _add_one_time_prekeys(connection, signer, added)
 
 
 def _device(connection: Connection, account_id: AccountId, device_id: DeviceId) -> Row[tuple[object, ...]] | None:
@@ -185,21 +194,14 @@ def _check_succession(old_number: int | None, old: bytes | None, new_number: int
 
 
 def _add_one_time_prekeys(connection: Connection, signer: Signer, added: Iterable[OneTimePrekey]) -> int:
-    keys = {prekey.id: prekey.key for prekey in added}
     own = and_(one_time_prekeys.c.account_id == signer.account_id, one_time_prekeys.c.device_id == signer.device_id)
-    # What was handed out is remembered only while its publication can still be repeated.
-    connection.execute(
-        delete(one_time_prekeys).where(own, one_time_prekeys.c.key.is_(None), one_time_prekeys.c.id.not_in(keys))
-    )
-    known = set(connection.execute(select(one_time_prekeys.c.id).where(own)).scalars())
     rows = [
-        {"account_id": signer.account_id, "device_id": signer.device_id, "id": number, "key": key}
-        for number, key in keys.items()
-        if number not in known
+        {"account_id": signer.account_id, "device_id": signer.device_id, "id": prekey.id, "key": prekey.key}
+        for prekey in added
     ]
     if rows:
         connection.execute(insert(one_time_prekeys), rows)
-    count = connection.execute(select(func.count(one_time_prekeys.c.key)).where(own)).scalar_one()
+    count = connection.execute(select(func.count(one_time_prekeys.c.id)).where(own)).scalar_one()
     if count > limits.MAX_ONE_TIME_PREKEYS:
         raise WireError(Code.TOO_MANY_PREKEYS, f"a device has at most {limits.MAX_ONE_TIME_PREKEYS} one-time prekeys")
     return count
@@ -256,9 +258,9 @@ def pop_bundles(
 
 def _pop(connection: Connection, account_id: AccountId, device_id: bytes) -> OneTimePrekey | None:
     own = and_(one_time_prekeys.c.account_id == account_id, one_time_prekeys.c.device_id == device_id)
-    query = select(one_time_prekeys).where(own, one_time_prekeys.c.key.is_not(None))
+    query = select(one_time_prekeys).where(own)
     row = connection.execute(query.order_by(one_time_prekeys.c.id).limit(1)).one_or_none()
     if row is None:
         return None
-    connection.execute(update(one_time_prekeys).where(own, one_time_prekeys.c.id == row.id).values(key=None))
+    connection.execute(delete(one_time_prekeys).where(own, one_time_prekeys.c.id == row.id))
     return OneTimePrekey(row.id, row.key)

@@ -24,7 +24,7 @@ from wsproto.extensions import Extension
 from sottovoce_wire import limits
 
 from .errors import StartError, name_of, place_of
-from .logs import log
+from .logs import Rare, log
 from .service import Application, Scope, Send
 
 _READ_SIZE: Final = 2**16
@@ -34,10 +34,12 @@ _UNHANDLED_MESSAGES: Final = 8
 
 @dataclass(frozen=True)
 class Deadlines:
-    """Seconds. `request`: until the whole head and body are in; it is the idle limit between two requests as well.
+    """Seconds. `first_request`: until the whole head and body of a connection's first request are in. `request`: the
+    same of later ones, and the idle limit between two.
     `first_message`: from a WebSocket upgrade to its first message. `write`: for one write to be taken by the peer.
     `close`: for the peer to go, and for the handler to end, once either side has closed."""
 
+    first_request: float = 10
     request: float = 30
     first_message: float = 10
     write: float = 30
@@ -104,6 +106,7 @@ class Guard:
         self._deadlines = deadlines
         self._config = _hypercorn_config()
         self._context = WorkerContext(None)
+        self._failures = Rare("a connection failed")
         self._connections: set[_Connection] = set()
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -116,7 +119,7 @@ class Guard:
         if len(self._connections) >= self._max_connections:
             await trio.aclose_forcefully(stream)
             return
-        connection = _Connection(self._app, self._config, self._context, stream, self._deadlines)
+        connection = _Connection(self._app, self._config, self._context, stream, self._deadlines, self._failures)
         self._connections.add(connection)
         try:
             await connection.run()
@@ -151,13 +154,20 @@ class _Connection:
     """
 
     def __init__(
-        self, app: Application, config: Config, context: WorkerContext, stream: trio.abc.Stream, deadlines: Deadlines
+        self,
+        app: Application,
+        config: Config,
+        context: WorkerContext,
+        stream: trio.abc.Stream,
+        deadlines: Deadlines,
+        failures: Rare,
     ) -> None:
         self._app = app
         self._stream = stream
         self._deadlines = deadlines
         self._config = config
         self._context = context
+        self._failures = failures
         self._scope = trio.CancelScope()
         self._write_scope = trio.CancelScope()
         self._write_lock = trio.Lock()
@@ -175,10 +185,10 @@ class _Connection:
             except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 pass  # the peer is gone
             except* Exception as errors:
-                log.info("a connection failed", error=name_of(errors), at=place_of(errors))
+                self._failures.note(error=name_of(errors), at=place_of(errors))
 
     async def _serve(self) -> None:
-        self._expect(self._deadlines.request)
+        self._expect(self._deadlines.first_request)
         if isinstance(self._stream, trio.SSLStream):
             await self._stream.do_handshake()
         async with trio.open_nursery() as self._nursery:

@@ -13,10 +13,12 @@ import trio
 from .database import DatabaseError
 from .errors import StartError, leaves, name_of, place_of
 from .lockfile import LockHeld
-from .logs import configure
+from .logs import configure, stderr
 from .serving import OpenServices, serve
 from .settings import HostingSettings
 
+#: Seconds that the end waits for whoever reads the log.
+_LAST_WORDS: Final = 1.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -31,12 +33,15 @@ def run(name: str, open_services: OpenServices, settings: HostingSettings) -> in
     except Exception as error:  # whatever it is, the person gets one line
         say(name, reason(error))
         return 1
+    finally:
+        stderr.flush(_LAST_WORDS)
     return 0
 
 
 def say(name: str, text: str) -> None:
-    """Print one line about the whole process to stderr."""
-    sys.stderr.write(f"{name}: {text}\n")
+    """Print one line about the whole process to stderr, or give up after a second."""
+    stderr.write(f"{name}: {text}\n")
+    stderr.flush(_LAST_WORDS)
 
 
 def reason(error: BaseException) -> str:

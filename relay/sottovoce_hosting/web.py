@@ -8,8 +8,10 @@ from typing import Final
 
 import msgspec
 from quart import Response
+from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import RoutingException
 
 from sottovoce_wire import limits
 from sottovoce_wire.directory import Problem
@@ -29,9 +31,18 @@ def answer(body: msgspec.Struct, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, content_type="application/json")
 
 
+class _App(QuartTrio):
+    """Quart, without its redirects: they would repeat the Host header, which anybody can choose."""
+
+    async def handle_http_exception(self, error: HTTPException) -> HTTPException | ResponseReturnValue:
+        """Upstream lets a redirect through to the client: it is no path of ours."""
+        return await super().handle_http_exception(NotFound() if isinstance(error, RoutingException) else error)
+
+
 def make_app(services: Sequence[Service]) -> Application:
     """The ASGI application of these services: WebSockets by exact path, everything else over one Quart app."""
-    app = QuartTrio("sottovoce", static_folder=None)
+    app = _App("sottovoce", static_folder=None)
+    app.url_map.merge_slashes = False  # a path has one spelling
     app.config["MAX_CONTENT_LENGTH"] = limits.MAX_DIRECTORY_BODY
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     _add_health(app, services)
@@ -43,7 +54,9 @@ def make_app(services: Sequence[Service]) -> Application:
     sockets = {path: handler for service in services for path, handler in service.websockets.items()}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket":
+        if not scope["raw_path"].startswith(b"/"):
+            await _refuse_target(scope, send)
+        elif scope["type"] != "websocket":
             await app(scope, receive, send)  # type: ignore[arg-type] # the same ASGI, in narrower words
         elif handler := sockets.get(scope["path"]):
             await handler(scope, receive, send)
@@ -64,6 +77,17 @@ def _add_health(app: QuartTrio, services: Sequence[Service]) -> None:
         if reasons:
             return answer(Problem(Code.TRY_AGAIN, reasons[0]), 503)
         return Response("ready\n", content_type="text/plain")
+
+
+async def _refuse_target(scope: Scope, send: Send) -> None:
+    """Proxies are asked for whole URLs, and we are none; Quart would take them apart and fail."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+        return
+    body = msgspec.json.encode(Problem(Code.BAD_REQUEST, "the request's target is no path"))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _refuse(error: HTTPException) -> Response:

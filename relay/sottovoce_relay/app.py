@@ -18,7 +18,7 @@ from sottovoce_hosting.service import Origins, Service, WebSocketHandler
 from . import gateway
 from .bus import Bus
 from .settings import RelaySettings
-from .sweeper import sweep_for_ever
+from .sweeper import empty_log_for_ever, sweep_for_ever
 from .writer import Writer
 
 PATH: Final = "/v1/relay"
@@ -68,5 +68,6 @@ async def open_relay(
         connections = gateway.Gateway(gateway.Relay(origins, settings.quotas, clock, database, bus, writer))
         nursery.start_soon(writer.run)
         nursery.start_soon(sweep_for_ever, writer, bus, clock)
+        nursery.start_soon(empty_log_for_ever, database, writer)
         yield RelayService(connections, writer, settings.drain_seconds)
         nursery.cancel_scope.cancel()

@@ -15,7 +15,7 @@ from sottovoce_wire.ids import QueueId, SendKeyHash
 from sottovoce_wire.records import owner_challenge
 
 from .delivery import Delivery
-from .envelopes import Arrival, Range
+from .envelopes import Arrival, Range, name_of
 from .states import CONNECTION, ConnectionEvent, ConnectionState
 
 
@@ -186,22 +186,15 @@ class Connection:
 
     def _send(self, frame: frames.Send) -> Action:
         now = int(self._clock())
-        return Take(
-            frame.request,
-            [
-                Arrival(
-                    item.queue,
-                    item.queue + ids.send_key_hash(item.send_key),
-                    item.queue + item.envelope_id,
-                    now + item.ttl.seconds,
-                    item.body,
-                )
-                for item in frame.items
-            ],
-        )
+        return Take(frame.request, [_arrival(item, now) for item in frame.items])
 
     def _ping(self, frame: frames.Ping) -> Action:
         return Reply(frames.Pong(frame.number))
+
+
+def _arrival(item: frames.SendItem, now: int) -> Arrival:
+    door = item.queue + ids.send_key_hash(item.send_key)
+    return Arrival(item.queue, door, name_of(door, item.envelope_id), now + item.ttl.seconds, item.body)
 
 
 def _failed(request: int, code: Code, detail: str) -> Reply:

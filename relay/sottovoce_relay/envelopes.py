@@ -5,12 +5,13 @@ Frozen values and the arithmetic of quotas. No I/O, no SQL, no frames.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 from sottovoce_wire import limits
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import KeyClass, SendResult
-from sottovoce_wire.ids import QueueId
+from sottovoce_wire.ids import EnvelopeId, QueueId
 
 #: What a sender is told to wait when a queue is full, and when the database could not be written.
 QUEUE_FULL_RETRY_MS = 60_000
@@ -29,9 +30,15 @@ class Arrival(NamedTuple):
 
     queue: QueueId
     door: bytes  # queue id ‖ send key hash (48): what it was sent to, and under which key
-    name: bytes  # queue id ‖ envelope id (32): what recognises a repeat
+    name: bytes  # see `name_of`: what recognises a repeat
     expires_at: int  # unix seconds
     body: bytes
+
+
+def name_of(door: bytes, envelope_id: EnvelopeId) -> bytes:
+    """SHA-256(door ‖ envelope id): a repeat is one under the same key, so that nobody learns of others' ids. Without
+    the id, which is not kept, it does not say under which key the envelope came."""
+    return sha256(door + envelope_id).digest()
 
 
 class Stored(NamedTuple):

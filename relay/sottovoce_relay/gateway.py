@@ -31,7 +31,7 @@ from .writer import Writer
 
 T = TypeVar("T")
 
-#: Reads at a time, over all connections: what the database's pool has beside its writer, so that none waits there.
+#: Reads at a time, over all connections: fewer than the database can do at once, so that none waits there.
 _READERS: Final = 3
 #: What a request counts for beside its own bytes, so that many small ones are bounded too.
 _REQUEST_OVERHEAD: Final = 256
@@ -104,7 +104,8 @@ class Link:
         self._nursery: trio.Nursery
         self._is_paging = False
         self._page_wanted = trio.Event()
-        self._losses: dict[QueueId, Loss] = {}
+        self._gaps: dict[QueueId, tuple[int, Loss]] = {}  # Gaps said, each with its place among the frames
+        self._told: dict[QueueId, Loss] = {}  # those that were heard, to be noted
 
     async def run(self) -> None:
         """Serve until either side closes."""
@@ -156,6 +157,7 @@ class Link:
                 self._scope.cancel()
                 return
             elif self._connection.state is not ConnectionState.CLOSING:
+                self._confirm_gaps()
                 await self._act(self._connection.hear(message.get("bytes")), len(message.get("bytes") or b""))
             patience = IDLE_SECONDS
 
@@ -248,8 +250,8 @@ class Link:
             for delivery in list(deliveries.values()):
                 if delivery.wants_page:
                     await self._read_page(delivery)
-            while self._losses:
-                await self._note_told(self._losses.popitem()[1])
+            while self._told:
+                await self._note_told(self._told.popitem()[1])
             if not any(delivery.wants_page for delivery in deliveries.values()):
                 await self._page_wanted.wait()
 
@@ -267,9 +269,16 @@ class Link:
         self.lost(Loss(delivery.queue, page.expired, page.told))
         self._tell_caught_up(delivery)
 
+    def _confirm_gaps(self) -> None:
+        """The client speaks: it counts as told what was with the socket before. A dead one would take Gaps for ever."""
+        for queue, (place, loss) in list(self._gaps.items()):
+            if place <= self._outbox.handed_over:
+                del self._gaps[queue]
+                self._told[queue] = loss
+                self._page_wanted.set()
+
     async def _note_told(self, loss: Loss) -> None:
-        """Once the Gap has left, the queue's owner counts as told. Lost with the connection, it is told again."""
-        await self._outbox.wait_sent()
+        """Lost with the connection or a failing database, it is told again."""
         with suppress(DatabaseError):
             work = partial(storage.told_expired, queue=loss.queue, total=loss.expired)
             await self._relay.writer.perform(work)
@@ -297,10 +306,8 @@ class Link:
     def lost(self, loss: Loss) -> None:
         """Tell the owner, if this is news."""
         news = self._connection.deliveries[loss.queue].expired(loss.expired, loss.told)
-        if news:
-            self._outbox.post(frames.Gap(loss.queue, news, frames.GapReason.EXPIRED))
-            self._losses[loss.queue] = loss
-            self._page_wanted.set()
+        if news and self._outbox.post(frames.Gap(loss.queue, news, frames.GapReason.EXPIRED)):
+            self._gaps[loss.queue] = (self._outbox.posted, loss)
 
     def displaced(self) -> None:
         """Another connection receives one of this one's queues."""

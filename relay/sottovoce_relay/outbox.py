@@ -20,8 +20,8 @@ class Outbox:
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
         self._size = 0
-        self._posted = 0
-        self._sent = 0
+        self.posted = 0  # frames that were queued ever
+        self.handed_over = 0  # and how many of these are with the socket
         self._ended = False
         self._arrived = trio.Event()
         self._eased = trio.lowlevel.ParkingLot()
@@ -31,14 +31,16 @@ class Outbox:
         """Whether a page or another request may be taken on."""
         return self._size < ROOM
 
-    def post(self, frame: RelayFrame) -> None:
-        """Queue a frame."""
-        if not self._ended:
-            data = encode(frame)
-            self._frames.append(data)
-            self._size += len(data)
-            self._posted += 1
-            self._arrived.set()
+    def post(self, frame: RelayFrame) -> bool:
+        """Queue a frame. False if it was dropped."""
+        if self._ended:
+            return False
+        data = encode(frame)
+        self._frames.append(data)
+        self._size += len(data)
+        self.posted += 1
+        self._arrived.set()
+        return True
 
     def end(self) -> None:
         """Nothing more is said."""
@@ -65,16 +67,10 @@ class Outbox:
 
     def sent(self, frame: bytes) -> None:
         """A frame that was taken is with the socket."""
-        self._sent += 1
+        self.handed_over += 1
         self.release(len(frame))
 
     async def wait_for_room(self) -> None:
         """Wait until there is room. Cancellation: nothing changes."""
         while not self.has_room:
-            await self._eased.park()
-
-    async def wait_sent(self) -> None:
-        """Wait until everything that is posted by now is with the socket. Cancellation: nothing changes."""
-        posted = self._posted
-        while self._sent < posted:
             await self._eased.park()

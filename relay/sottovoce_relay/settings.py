@@ -21,6 +21,12 @@ SWEEP_GRACE_SECONDS: Final = IDLE_SECONDS
 #: Between two sweeps, and between two batches of one.
 SWEEP_SECONDS: Final = 30
 SWEEP_PAUSE_SECONDS: Final = 0.05
+#: A wall clock that moved by more against the monotonic clock, between two looks, has jumped; and how long it is then
+#: not believed.
+JUMP_SECONDS: Final = 5 * 60
+CALM_SECONDS: Final = 10 * 60
+#: How long what was deleted may stand in the database's log.
+LOG_SECONDS: Final = 5
 
 
 class RelaySettings(HostingSettings):

@@ -71,7 +71,7 @@ envelopes: Final = Table(
     metadata,
     Column("queue_id", LargeBinary(16), primary_key=True),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
-    Column("name", LargeBinary(32), nullable=False, unique=True),  # queue id ‖ envelope id
+    Column("name", LargeBinary(32), nullable=False, unique=True),  # SHA-256(door ‖ envelope id)
     Column("key_class", SmallInteger, nullable=False),
     # Only for what came under an invite key, whose quota is the key's own. Of other keys nothing is kept.
     Column("invite_door", LargeBinary(48)),
@@ -180,7 +180,7 @@ class Insertion:
         self._classes: dict[bytes, KeyClass] = {}  # by door: queue id ‖ key hash
         self._fills: dict[QueueId, Fill] = {}
         self._load_doors(connection, {arrival.door for send in sends for arrival in send})
-        self._held = self._load_held(connection, sends)  # bodies by name: queue id ‖ envelope id
+        self._held = self._load_held(connection, sends)  # bodies by name
         self._invites = self._count_invites(connection)
         self._rows: list[dict[str, object]] = []
         self._stored: list[Stored] = []

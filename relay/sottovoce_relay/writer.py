@@ -16,6 +16,7 @@ from sottovoce_hosting.database import Database, DatabaseError
 from sottovoce_hosting.errors import name_of, place_of
 from sottovoce_hosting.logs import log
 from sottovoce_wire.frames import SendResult
+from sottovoce_wire.ids import QueueId
 
 from . import storage
 from .bus import Bus
@@ -126,6 +127,7 @@ class Batch:
     deletions: list[Deletion]
     sends: list[Send]
     outcome: tuple[Sequence[Sequence[SendResult]], Sequence[Stored]] = ((), ())
+    attempts: int = 0
     is_decided: bool = False  # every statement ran: if the commit fails now, nobody knows whether it took
 
     @classmethod
@@ -140,6 +142,11 @@ class Batch:
             else:
                 batch.errands.append(job)
         return batch
+
+    @property
+    def queues(self) -> set[QueueId]:
+        """Where its envelopes go."""
+        return {arrival.queue for send in self.sends for arrival in send.arrivals}
 
     def step(self, event: EnvelopeEvent) -> None:
         """Move the envelopes of all Sends and Deletions that `event` means anything to."""
@@ -168,6 +175,7 @@ class Writer:
         self._quotas = quotas
         self._inbox = Inbox()
         self.failure: str | None = None  # why the last transaction failed, if it did
+        self.transactions = 0  # how many were begun
 
     async def send(self, arrivals: Sequence[Arrival], answer: Callable[[Sequence[SendResult]], None]) -> None:
         """Take envelopes in; `answer` is called with a result for each after the commit.
@@ -217,6 +225,7 @@ class Writer:
     async def _commit(self, batch: Batch) -> DatabaseError | None:
         """Commit the batch; the error if it is not in the database, as far as one can know."""
         for _ in range(ATTEMPTS):
+            batch.attempts += 1
             error = await self._attempt(batch)
             if error is None or not batch.is_decided:
                 break
@@ -225,6 +234,7 @@ class Writer:
         return error
 
     async def _attempt(self, batch: Batch) -> DatabaseError | None:
+        self.transactions += 1
         try:
             await self._database.write(lambda connection: batch.apply(connection, self._quotas))
         except DatabaseError as error:
@@ -249,7 +259,10 @@ class Writer:
             _call(deletion.answer)
         for errand in batch.errands:
             errand.done.set()
-        _call(self._bus.committed, stored)
+        if batch.attempts == 1:
+            _call(self._bus.committed, stored)
+        else:  # what an earlier attempt stored is not in `stored`: to listeners it would be passed over
+            _call(self._bus.unsure, batch.queues)
 
     def _fail(self, batch: Batch, error: DatabaseError) -> None:
         """Senders try again; deletions are owed, and tried again here."""
@@ -260,7 +273,7 @@ class Writer:
             errand.error = error
             errand.done.set()
         self._inbox.put_back(batch.deletions)
-        _call(self._bus.unsure, {arrival.queue for send in batch.sends for arrival in send.arrivals})
+        _call(self._bus.unsure, batch.queues)
 
 
 def _call(answer: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -2,12 +2,14 @@
 
 import sqlite3
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, exc, text
 
 from sottovoce_hosting.database import Database, DatabaseError, open_database
 from sottovoce_hosting.errors import leaves
@@ -90,6 +92,184 @@ async def test_a_write_that_has_begun_is_not_cancelled(tmp_path: Path, migration
             await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert await database.read(count) == 1
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program is writing to the file."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    yield
+    other.close()
+
+
+def number_of(connection: Connection) -> int:
+    value: int = connection.execute(text("SELECT number FROM numbers")).scalar_one()
+    return value
+
+
+async def test_a_read_sees_one_state_throughout(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        await database.write(lambda c: add(c, 1))
+
+        def look_twice(connection: Connection) -> tuple[int, int]:
+            before = number_of(connection)
+            with sqlite3.connect(tmp_path / "a.db") as other:
+                other.execute("UPDATE numbers SET number = 2")
+            other.close()
+            return before, number_of(connection)
+
+        assert await database.read(look_twice) == (1, 1)
+        assert await database.read(number_of) == 2
+
+
+async def test_a_cancelled_read_leaves_its_connection_clean(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+
+        def count_and_cancel(connection: Connection) -> int:
+            scope.cancel()
+            return count(connection)
+
+        for _ in range(10):
+            with trio.CancelScope() as scope:
+                await database.read(count_and_cancel)
+                await trio.lowlevel.checkpoint()
+            assert scope.cancelled_caught
+        await database.write(lambda c: add(c, 1))
+        assert [await database.read(count) for _ in range(10)] == [1] * 10
+
+
+async def test_a_read_that_raises_leaves_its_connection_clean(tmp_path: Path, migrations: Path) -> None:
+    def fail(connection: Connection) -> None:
+        count(connection)
+        raise KeyError
+
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        for _ in range(10):
+            with pytest.raises(KeyError):
+                await database.read(fail)
+        await database.write(lambda c: add(c, 1))
+        assert [await database.read(count) for _ in range(10)] == [1] * 10
+
+
+async def test_every_failure_of_the_database_is_one_error_and_the_next_work_is_done(
+    tmp_path: Path, migrations: Path
+) -> None:
+    def fail(error: Exception, connection: Connection) -> None:
+        count(connection)
+        raise error
+
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        for error in (exc.TimeoutError("SELECT secret"), exc.ResourceClosedError("SELECT secret")):
+            for transact in (database.read, database.write):
+                with pytest.raises(DatabaseError) as caught:
+                    await transact(partial(fail, error))
+                assert "secret" not in str(caught.value)
+        for _ in range(10):
+            with pytest.raises(DatabaseError):
+                await database.read(lambda c: c.execute(text("SELECT * FROM nothing")))
+        await database.write(lambda c: add(c, 1))
+        assert [await database.read(count) for _ in range(10)] == [1] * 10
+
+
+async def test_more_reads_than_can_wait_are_refused_and_the_others_done(
+    tmp_path: Path, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sottovoce_hosting.database._WAITING_READS", 20)
+    done, refused = [], []
+
+    async def read(database: Database) -> None:
+        try:
+            done.append(await database.read(count))
+        except DatabaseError as error:
+            refused.append(str(error))
+
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(read, database)
+        assert await database.read(count) == 0
+    assert len(done) + len(refused) == 100
+    assert len(done) >= 24
+    assert refused
+    assert set(refused) == {"the database is busy: try again later"}
+
+
+async def test_a_write_with_little_patience_gives_up_a_lock_soon(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        with locked(tmp_path / "a.db"), trio.fail_after(3):
+            for _ in range(2):
+                with pytest.raises(DatabaseError):
+                    await database.write(lambda c: add(c, 1), within=0.1)
+        await database.write(lambda c: add(c, 1), within=0.1)
+        patience = await database.write(lambda c: c.execute(text("PRAGMA busy_timeout")).scalar_one())
+        assert patience == 5000
+
+
+async def test_a_write_with_little_patience_gives_up_its_turn_soon(tmp_path: Path, migrations: Path) -> None:
+    refused = []
+
+    async def add_impatiently(database: Database) -> None:
+        try:
+            await database.write(lambda c: add(c, 1), within=0.2)
+        except DatabaseError as error:
+            refused.append(str(error))
+
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        with locked(tmp_path / "a.db"), trio.fail_after(3):
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(add_impatiently, database)
+        assert len(refused) == 20
+
+
+async def test_a_failure_is_over_once_a_probe_has_written(tmp_path: Path, migrations: Path) -> None:
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        with locked(tmp_path / "a.db"):
+            with pytest.raises(DatabaseError):
+                await database.write(lambda c: add(c, 1), within=0.1)
+            await database.probe()
+            assert database.failure is not None
+        log = tmp_path / "a.db-wal"
+        size = log.stat().st_size
+        await database.probe()
+        assert database.failure is not None  # it was looked at a moment ago
+        database._next_probe = 0
+        await database.probe()
+        assert database.failure is None
+        assert log.stat().st_size > size  # the disk took it
+
+
+async def test_a_file_of_a_newer_release_is_refused_in_words(tmp_path: Path, migrations: Path) -> None:
+    newer = migrations / "0002.py"
+    newer.write_text(REVISION.format(name="0002", before="0001", table="others"))
+    async with open_database(tmp_path / "a.db", migrations):
+        pass
+    newer.unlink()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_database(tmp_path / "a.db", migrations):
+            pass
+    assert [str(error) for error in leaves(caught.value)] == [
+        "the database was made by a newer version of this program: upgrade"
+    ]
+
+
+async def test_a_file_that_others_may_read_is_closed_to_them(tmp_path: Path, migrations: Path) -> None:
+    path = tmp_path / "a.db"
+    path.touch()
+    path.chmod(0o644)
+    async with open_database(path, migrations) as database:
+        await database.write(lambda c: add(c, 1))
+        assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("a.db*")} == {0o600}
+
+
+async def test_a_link_in_the_place_of_the_file_is_refused(tmp_path: Path, migrations: Path) -> None:
+    (tmp_path / "other").touch(0o644)
+    (tmp_path / "a.db").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic"):
+        async with open_database(tmp_path / "a.db", migrations):
+            pass
+    assert (tmp_path / "other").read_bytes() == b""
 
 
 async def test_a_database_serves_tasks_from_before_and_after_another_was_opened(

@@ -198,14 +198,14 @@ OPENINGS: Final[dict[str, bytes]] = {
 
 @pytest.mark.parametrize("opening", OPENINGS.values(), ids=OPENINGS.keys())
 async def test_an_opening_ends_its_own_connection_at_most(start: Start, opening: bytes) -> None:
-    started = await start(Deadlines(request=SOON, first_message=SOON, close=SOON))
+    started = await start(Deadlines(first_request=SOON, request=SOON, first_message=SOON, close=SOON))
     await started.server.exchange(opening)
     assert await started.server.is_alive()
 
 
 @pytest.mark.parametrize("opening", OPENINGS.values(), ids=OPENINGS.keys())
 async def test_an_opening_byte_by_byte_ends_its_own_connection_at_most(start: Start, opening: bytes) -> None:
-    started = await start(Deadlines(request=SOON, first_message=SOON, close=SOON))
+    started = await start(Deadlines(first_request=SOON, request=SOON, first_message=SOON, close=SOON))
     stream = await started.server.connect()
     try:
         for byte in opening[:400]:
@@ -318,13 +318,27 @@ async def test_a_body_in_chunks_is_bounded_too(start: Start) -> None:
     ],
 )
 async def test_who_does_not_finish_a_request_or_begin_a_conversation_is_closed(start: Start, said: bytes) -> None:
-    started = await start(Deadlines(request=SOON, first_message=SOON))
+    started = await start(Deadlines(first_request=SOON, request=SOON, first_message=SOON))
     await started.server.exchange(said)
     assert await started.server.is_alive()
 
 
+async def test_a_connection_has_less_time_for_its_first_request_than_for_later_ones(start: Start) -> None:
+    started = await start(Deadlines(first_request=SOON, request=LATE))
+    assert await started.server.exchange(b"") == b""
+    async with await started.server.connect() as stream:
+        for _ in range(2):
+            await stream.send_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            with trio.fail_after(PATIENCE):
+                while not answer.endswith(b"live\n"):
+                    answer += await stream.receive_some()
+            await trio.sleep(2 * SOON)
+    assert Deadlines() == Deadlines(first_request=10, request=30)
+
+
 async def test_a_body_that_dribbles_does_not_move_the_deadline(start: Start) -> None:
-    started = await start(Deadlines(request=0.3))
+    started = await start(Deadlines(first_request=0.3))
     stream = await started.server.connect()
     await stream.send_all(b"POST /double HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
     with pytest.raises(trio.BrokenResourceError):
@@ -333,7 +347,7 @@ async def test_a_body_that_dribbles_does_not_move_the_deadline(start: Start) -> 
 
 
 async def test_a_connection_that_spoke_in_time_may_fall_silent(start: Start) -> None:
-    started = await start(Deadlines(request=SOON, first_message=SOON, close=SOON))
+    started = await start(Deadlines(first_request=SOON, request=SOON, first_message=SOON, close=SOON))
     stream, _ = await started.upgrade(b"/echo", then=FRAME)
     with trio.fail_after(PATIENCE):
         assert await stream.receive_some() == b"\x82\x02hi"
@@ -388,7 +402,7 @@ async def test_a_handler_that_only_sends_lets_go_when_the_peer_has_closed(start:
 
 
 async def test_a_handler_that_ends_with_messages_waiting_closes_its_connection(start: Start) -> None:
-    started = await start(Deadlines(request=LATE, first_message=LATE, close=SOON))
+    started = await start(Deadlines(first_request=LATE, request=LATE, first_message=LATE, close=SOON))
     stream, _ = await started.upgrade(b"/stop", then=FRAME * 100)
     with trio.fail_after(PATIENCE):
         await started.probe.ended.wait()

@@ -38,6 +38,7 @@ class Stub:
     def add_routes(self, app: QuartTrio) -> None:
         app.add_url_rule(f"/{self.name}", self.name, self._view)
         app.add_url_rule(f"/{self.name}/fail", f"{self.name} fails", self._fail)
+        app.add_url_rule(f"/{self.name}/folder/", f"{self.name}'s folder", self._view)
         app.add_url_rule(f"/{self.name}/full", f"{self.name} is full", self._fill)
 
     async def _view(self) -> str:
@@ -121,6 +122,28 @@ async def test_every_refusal_is_a_problem_in_json(
     answer = await get(server, path, method)
     assert_problem(answer, status, code)
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", [b"/one//folder/", b"/one/folder", b"//x/one", b"//[x/one", b"/\\x/one"])
+async def test_another_spelling_of_a_path_is_unknown_and_leads_nowhere(nursery: trio.Nursery, path: bytes) -> None:
+    server = await start_server(nursery, opening(Stub("one")))
+    head, _, body = (await server.exchange(b"GET %s HTTP/1.0\r\nHost: evil.example\r\n\r\n" % path)).partition(
+        b"\r\n\r\n"
+    )
+    assert head.split()[1] == b"404"
+    assert b"evil" not in head + body
+    assert wire.decode(wire.Problem, body).code == Code.UNKNOWN_PATH
+
+
+@pytest.mark.parametrize("target", [b"http://[x/one", b"http://x/one", b"*", b"one", b"x:1"])
+async def test_a_target_that_is_no_path_is_refused_and_not_logged(
+    nursery: trio.Nursery, target: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = await start_server(nursery, opening(Stub("one")))
+    head, _, body = (await server.exchange(b"GET %s HTTP/1.0\r\n\r\n" % target)).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert wire.decode(wire.Problem, body).code == Code.BAD_REQUEST
+    assert "".join(capfd.readouterr()) == ""
 
 
 async def test_a_failing_request_is_logged_without_its_words_and_its_path(

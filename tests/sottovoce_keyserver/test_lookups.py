@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,8 @@ from sottovoce_wire.errors import Code
 from sottovoce_wire.ids import AccountId
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.sottovoce_keyserver.conftest import Clock, Person, ServedKeyserver, StartKeyserver
 
 
@@ -67,6 +70,36 @@ async def test_over_the_limit_a_bundle_comes_without_a_one_time_prekey(
     assert (await keyserver.bundles(bob)).bundles[0].one_time_prekey is not None
     clock.now += PERIOD
     assert (await keyserver.bundles(alice)).bundles[0].one_time_prekey is not None
+
+
+async def test_while_the_database_cannot_be_written_bundles_come_without_a_one_time_prekey(
+    keyserver: ServedKeyserver, alice: Person, tmp_path: Path
+) -> None:
+    await keyserver.register(alice)
+    other = sqlite3.connect(tmp_path / "keyserver.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with trio.fail_after(4):  # less than the database waits for a lock otherwise
+        for _ in range(2):
+            [bundle] = (await keyserver.bundles(alice)).bundles
+            assert bundle.one_time_prekey is None
+    other.close()
+    [bundle] = (await keyserver.bundles(alice)).bundles
+    assert bundle.one_time_prekey is not None
+
+
+async def test_readiness_comes_back_without_anybody_changing_anything(
+    keyserver: ServedKeyserver, alice: Person, tmp_path: Path
+) -> None:
+    await keyserver.register(alice)
+    other = sqlite3.connect(tmp_path / "keyserver.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    await keyserver.bundles(alice)
+    other.close()
+    url = keyserver.server.url + "/readyz"
+    assert (await keyserver.http.get(url)).status_code == 503
+    with trio.fail_after(10):
+        while (await keyserver.http.get(url)).status_code != 200:  # noqa: ASYNC110 - no event comes over a socket
+            await trio.sleep(0.01)
 
 
 def test_the_table_of_recent_fetches_is_bounded() -> None:

@@ -77,6 +77,20 @@ async def test_a_repeated_request_does_not_bring_a_key_back_that_was_handed_out(
     assert again.one_time_prekey.id != bundle.one_time_prekey.id
 
 
+async def test_an_older_publication_that_is_repeated_does_not_bring_a_key_back_either(
+    registered: ServedKeyserver, alice: Person
+) -> None:
+    taken = []
+    for published in (range(3), range(10, 12), range(3)):
+        await registered.publish(alice.phone, alice.phone.publish(published))
+        [bundle] = (await registered.bundles(alice)).bundles
+        taken.append(bundle.one_time_prekey and bundle.one_time_prekey.id)
+    assert taken == [0, 1, 2]
+    [bundle] = (await registered.bundles(alice)).bundles
+    assert bundle.one_time_prekey is not None
+    assert bundle.one_time_prekey.id == 10
+
+
 async def test_a_device_has_at_most_two_hundred_one_time_prekeys(registered: ServedKeyserver, alice: Person) -> None:
     full = alice.phone.publish(range(limits.MAX_ONE_TIME_PREKEYS))
     answer = await registered.publish(alice.phone, full)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEADERS = (wire.HEADER_ACCOUNT, wire.HEADER_DEVICE, wire.HEADER_COUNTER, wire.HEADER_SIGNATURE)
 SIGNED_PATHS = (wire.PATH_REGISTER, wire.PATH_PUBLISH)
 PATHS = (*SIGNED_PATHS, wire.PATH_FIND_NAME, wire.PATH_BUNDLES)
-MALFORMED = ("", "x", "AAAA", "=" * 44, "-1", "0", "01", "9223372036854775808", "é", "A" * 9000)
+MALFORMED = ("", "x", "AAAA", "=" * 44, "-1", "0", "01", "9007199254740992", "9223372036854775808", "é", "A" * 9000)
 NO_BODIES = (b"", b"null", b"[]", b"{", b"{}x", b"\xff", b"[" * 60_000, b'{"username": 1}', b'"' + b"a" * 99)
 
 
@@ -30,6 +30,15 @@ async def test_a_counter_that_does_not_grow_is_a_conflict_that_names_the_last(
         answer = await keyserver.signed(alice.phone, wire.PATH_PUBLISH, body, counter=counter)
         assert keyserver.assert_refused(answer, 409, Code.COUNTER_CONFLICT).last_counter == 7
     assert (await keyserver.signed(alice.phone, wire.PATH_PUBLISH, body, counter=8)).status_code == 200
+
+
+async def test_the_greatest_counter_can_be_named_to_a_client(keyserver: ServedKeyserver, alice: Person) -> None:
+    await keyserver.register(alice)
+    body = alice.phone.publish()
+    for status in (200, 409):
+        answer = await keyserver.signed(alice.phone, wire.PATH_PUBLISH, body, counter=limits.MAX_COUNTER)
+        assert answer.status_code == status
+    assert keyserver.body(wire.Problem, answer, 409).last_counter == limits.MAX_COUNTER
 
 
 async def test_a_request_replayed_byte_by_byte_is_a_conflict(keyserver: ServedKeyserver, alice: Person) -> None:
@@ -63,7 +72,7 @@ async def test_a_forged_request_does_not_take_the_counter(
     await keyserver.register(alice)
     body = wire.encode(alice.phone.publish())
     honest = alice.phone.headers(keyserver.server.url, wire.PATH_PUBLISH, body, counter=2)
-    forged = honest | {wire.HEADER_COUNTER: "9000000000000000000"}
+    forged = honest | {wire.HEADER_COUNTER: "9000000000000000"}
     keyserver.assert_refused(await keyserver.post(wire.PATH_PUBLISH, body, forged), 401, Code.BAD_REQUEST_SIGNATURE)
     assert (await keyserver.post(wire.PATH_PUBLISH, body, honest)).status_code == 200
 

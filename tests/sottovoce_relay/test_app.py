@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ from sottovoce_wire.frames import (
 from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.sottovoce_relay.conftest import Client, Mailbox, ServedRelay, StartRelay
 
 ACCEPTED = Code.ACCEPTED
@@ -403,6 +406,51 @@ async def test_a_queue_with_all_its_keys_takes_no_more(relay: ServedRelay, box: 
         assert (await owner.expect(Failed)).code is Code.TOO_MANY_SEND_KEYS
 
 
+# --- What stays on the disk ---------------------------------------------------------------------------------------
+
+
+def holders(folder: Path, secret: bytes) -> set[str]:
+    """The files in which `secret` stands."""
+    return {path.name for path in folder.iterdir() if secret in path.read_bytes()}
+
+
+async def wait_until_gone(folder: Path, secret: bytes) -> None:
+    with trio.fail_after(10):
+        while holders(folder, secret):  # noqa: ASYNC110 - only asking helps
+            await trio.sleep(0.01)
+
+
+async def test_nothing_of_an_acknowledged_envelope_stays_in_the_database_or_its_log(
+    start_relay: StartRelay, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "LOG_SECONDS", 0.05)
+    secret, kept = os.urandom(32), os.urandom(32)
+    async with start_relay() as relay, relay.owner(box) as owner, relay.connect() as sender:
+        await sender.send([box.item(secret), box.item(kept)])
+        assert holders(relay.data, secret)
+        await owner.receive(box)
+        await bodies(owner, 2)
+        await owner.ack(box, 1)
+        await owner.hear_until(Acked)
+        await wait_until_gone(relay.data, secret)
+        assert holders(relay.data, kept)
+
+
+async def test_nothing_of_an_expired_envelope_stays_in_the_database_or_its_log(
+    start_relay: StartRelay, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "LOG_SECONDS", 0.05)
+    monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(sweeper, "JUMP_SECONDS", math.inf)
+    secret, kept = os.urandom(32), os.urandom(32)
+    async with start_relay() as relay, relay.owner(box), relay.connect() as sender:
+        await sender.send([box.item(secret, ttl=Ttl.HOUR), box.item(kept)])
+        assert holders(relay.data, secret)
+        relay.clock.now += limits.HOUR + SWEEP_GRACE_SECONDS
+        await wait_until_gone(relay.data, secret)
+        assert holders(relay.data, kept)
+
+
 # --- Expiry -------------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +471,7 @@ async def test_a_sweep_tells_the_owner_once_what_was_lost(
     start_relay: StartRelay, box: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeper, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(sweeper, "JUMP_SECONDS", math.inf)
     async with start_relay() as relay, relay.owner(box) as owner, relay.connect() as sender:
         await sender.send([box.item(b"1", ttl=Ttl.HOUR), box.item(b"2", ttl=Ttl.HOUR), box.item(b"3")])
         relay.clock.now += limits.HOUR + SWEEP_GRACE_SECONDS
@@ -449,8 +498,9 @@ async def test_a_loss_that_was_told_is_not_told_again(start_relay: StartRelay, b
         told = Gap(box.queue, 1, GapReason.EXPIRED)
         assert {await owner.hear(), await owner.hear()} == {told, CaughtUp(box.queue)}
         with trio.fail_after(20), sqlite3.connect(f"file:{relay.data / 'relay.db'}?mode=ro", uri=True) as reader:
-            while reader.execute("SELECT expired_told FROM queues").fetchone() != (1,):  # noqa: ASYNC110 - only asking helps
-                await trio.sleep(0.01)
+            while reader.execute("SELECT expired_told FROM queues").fetchone() != (1,):
+                await owner.say(Ping(1))
+                await owner.expect(Pong)
         reader.close()
     async with start_relay() as relay, relay.owner(box) as owner:
         await owner.receive(box)

@@ -1,12 +1,11 @@
 """What a connection makes of each frame, without sockets, tasks or a database."""
 
-import os
 
 import pytest
 from nacl.signing import SigningKey
 
 from sottovoce_relay.connection import Action, AddKey, Connection, Delete, Leave, Prove, Reply, RevokeKey, Start, Take
-from sottovoce_relay.envelopes import Arrival, Page
+from sottovoce_relay.envelopes import Arrival, Page, name_of
 from sottovoce_relay.states import CONNECTION, ConnectionEvent, ConnectionState
 from sottovoce_wire import frames, ids, limits
 from sottovoce_wire.errors import Code
@@ -14,7 +13,7 @@ from sottovoce_wire.frames import KeyClass, NewSendKey, Ttl, encode
 from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey, SendKeyHash
 from sottovoce_wire.records import owner_challenge
 
-NONCE = os.urandom(32)
+NONCE = bytes(range(32))
 ORIGINS = ("https://relay.example", "https://other.example")
 NOW = 1_800_000_000
 KEY = NewSendKey(SendKeyHash(b"h" * 32), KeyClass.CONTACT)
@@ -165,7 +164,8 @@ def test_an_acknowledgement_of_what_was_never_given_ends_the_connection() -> Non
 def test_an_arrival_carries_the_hash_of_its_send_key_and_its_end_of_life(ttl: Ttl) -> None:
     queue, key, name = QueueId(b"q" * 16), SendKey(b"k" * 32), EnvelopeId(b"n" * 16)
     action = greeted().hear(encode(frames.Send(5, [frames.SendItem(queue, key, name, ttl, b"body")])))
-    assert action == Take(5, [Arrival(queue, queue + ids.send_key_hash(key), queue + name, NOW + ttl.seconds, b"body")])
+    door = queue + ids.send_key_hash(key)
+    assert action == Take(5, [Arrival(queue, door, name_of(door, name), NOW + ttl.seconds, b"body")])
 
 
 def test_nothing_but_the_events_of_the_table_moves_a_connection() -> None:

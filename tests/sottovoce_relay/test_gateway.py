@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 import trio
+import trio.testing
 import trio_websocket
+from sqlalchemy import select
 
-from sottovoce_hosting.database import Database
+import sottovoce_relay
+from sottovoce_hosting.database import Database, open_database
 from sottovoce_hosting.service import Origins
-from sottovoce_relay import outbox
+from sottovoce_relay import outbox, storage
 from sottovoce_relay.bus import Bus
-from sottovoce_relay.envelopes import Quotas
+from sottovoce_relay.envelopes import Loss, Quotas
 from sottovoce_relay.gateway import Gateway, Relay
 from sottovoce_relay.settings import FIRST_FRAME_SECONDS, GOODBYE_SECONDS, IDLE_SECONDS
 from sottovoce_relay.writer import Writer
@@ -24,7 +29,10 @@ from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import (
     Ack,
     AddSendKey,
+    CaughtUp,
     CreateQueue,
+    Done,
+    Gap,
     Goodbye,
     Hello,
     KeyClass,
@@ -33,6 +41,7 @@ from sottovoce_wire.frames import (
     Ping,
     Pong,
     Receive,
+    RelayFrame,
     RevokeSendKey,
     Send,
     SendResults,
@@ -41,11 +50,14 @@ from sottovoce_wire.frames import (
     encode,
 )
 from sottovoce_wire.ids import SendKeyHash
+from sottovoce_wire.records import owner_challenge
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from tests.sottovoce_relay.conftest import Client, Mailbox, ServedRelay
+
+F = TypeVar("F", bound=RelayFrame)
 
 
 # --- Over real sockets --------------------------------------------------------------------------------------------
@@ -156,6 +168,7 @@ class Asgi:
         self.client, self._incoming = trio.open_memory_channel[dict[str, Any]](100)
         self.client.send_nowait({"type": "websocket.connect"})
         self.events: list[dict[str, Any]] = []
+        self._said = trio.lowlevel.ParkingLot()
         self.is_stalled = False
 
     async def receive(self) -> dict[str, Any]:
@@ -165,9 +178,19 @@ class Asgi:
         if self.is_stalled:
             await trio.sleep_forever()
         self.events.append(event)
+        self._said.unpark_all()
 
     def say(self, data: bytes) -> None:
         self.client.send_nowait({"type": "websocket.receive", "bytes": data, "text": None})
+
+    async def hear_until(self, kind: type[F]) -> F:
+        """The first frame of this kind that was ever heard."""
+        with trio.fail_after(20):
+            while True:
+                for frame in self.heard:
+                    if isinstance(frame, kind):
+                        return frame
+                await self._said.park()
 
     @property
     def heard(self) -> list[Any]:
@@ -286,3 +309,72 @@ async def test_unanswered_requests_are_bounded(gateway: Gateway, autojump_clock:
         assert 40 < asgi.client.statistics().current_buffer_used < 44
         nursery.cancel_scope.cancel()
     assert not any(isinstance(frame, SendResults | Goodbye) for frame in asgi.heard)
+
+
+# --- Over a real database, where the test decides when the client speaks -------------------------------------------
+
+
+@pytest.fixture
+async def relay_parts(tmp_path: Path) -> AsyncIterator[Relay]:
+    """What the connections of a relay share."""
+    assert sottovoce_relay.__file__
+    migrations = Path(sottovoce_relay.__file__).with_name("migrations")
+    async with open_database(tmp_path / "relay.db", migrations) as database, trio.open_nursery() as nursery:
+        bus = Bus()
+        writer = Writer(database, bus, Quotas())
+        nursery.start_soon(writer.run)
+        yield Relay(Origins("https://relay.example", []), Quotas(), lambda: 0, database, bus, writer)
+        nursery.cancel_scope.cancel()
+
+
+async def live_connection(gateway: Gateway, box: Mailbox, nursery: trio.Nursery) -> Asgi:
+    """A connection that receives `box` and has caught up."""
+    asgi = Asgi()
+    nursery.start_soon(gateway.serve, {}, asgi.receive, asgi.send)
+    asgi.say(encode(Hello([1])))
+    nonce = (await asgi.hear_until(Welcome)).nonce
+    signature = box.owner.sign(owner_challenge("https://relay.example", nonce, box.queue)).signature
+    asgi.say(encode(CreateQueue(1, box.owner_key, signature, box.send_keys)))
+    await asgi.hear_until(Done)
+    asgi.say(encode(Receive(2, box.queue, 1, limits.MAX_ENVELOPE)))
+    await asgi.hear_until(CaughtUp)
+    return asgi
+
+
+async def told(relay: Relay) -> int:
+    """How many lost envelopes count as told, once everything that waits for the writer is done."""
+    await trio.testing.wait_all_tasks_blocked()
+    await relay.writer.flush()
+    return await relay.database.read(lambda c: c.execute(select(storage.queues.c.expired_told)).scalar_one())
+
+
+async def test_a_loss_counts_as_told_once_the_client_has_spoken_after_it(
+    relay_parts: Relay, box: Mailbox, nursery: trio.Nursery
+) -> None:
+    asgi = await live_connection(Gateway(relay_parts), box, nursery)
+    relay_parts.bus.lost([Loss(box.queue, 1, 0)])
+    await asgi.hear_until(Gap)
+    assert await told(relay_parts) == 0
+    asgi.say(encode(Ping(1)))
+    await asgi.hear_until(Pong)
+    assert await told(relay_parts) == 1
+
+
+async def test_a_loss_that_is_not_yet_with_the_socket_is_not_told_by_what_the_client_says(
+    relay_parts: Relay, box: Mailbox, nursery: trio.Nursery
+) -> None:
+    asgi = await live_connection(Gateway(relay_parts), box, nursery)
+    asgi.is_stalled = True
+    relay_parts.bus.lost([Loss(box.queue, 1, 0)])
+    asgi.say(encode(Ping(1)))
+    assert await told(relay_parts) == 0
+
+
+async def test_a_loss_after_goodbye_is_not_told(relay_parts: Relay, box: Mailbox, nursery: trio.Nursery) -> None:
+    asgi = await live_connection(Gateway(relay_parts), box, nursery)
+    asgi.is_stalled = True
+    asgi.say(encode(Hello([1])))  # refused: what comes after is dropped
+    await trio.testing.wait_all_tasks_blocked()
+    relay_parts.bus.lost([Loss(box.queue, 1, 0)])
+    asgi.say(encode(Ping(1)))
+    assert await told(relay_parts) == 0

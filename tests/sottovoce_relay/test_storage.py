@@ -1,7 +1,9 @@
 """The relay's statements on a real database: what is taken in, refused, counted, paged, deleted and swept."""
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +13,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, event, func, select
 
 import sottovoce_relay
-from sottovoce_hosting.database import Database, open_database
+from sottovoce_hosting.database import Database, DatabaseError, open_database
 from sottovoce_relay import storage
-from sottovoce_relay.envelopes import Arrival, Loss, Page, Quotas, Range
+from sottovoce_relay.envelopes import Arrival, Loss, Page, Quotas, Range, name_of
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import KeyClass, NewSendKey
-from sottovoce_wire.ids import QueueId, SendKeyHash
+from sottovoce_wire.ids import EnvelopeId, QueueId, SendKeyHash
 
 NOW = 1_800_000_000
 QUEUE = QueueId(b"q" * 16)
@@ -47,7 +49,8 @@ def arrival(
     name: bytes | None = None,
     expires_at: int = NOW + 3600,
 ) -> Arrival:
-    return Arrival(queue, queue + (key_hash or KEYS[kind]), queue + (name or os.urandom(16)), expires_at, body)
+    door = queue + (key_hash or KEYS[kind])
+    return Arrival(queue, door, name_of(door, EnvelopeId(name or os.urandom(16))), expires_at, body)
 
 
 async def send(database: Database, *arrivals: Arrival, quotas: Quotas = QUOTAS) -> list[Code]:
@@ -127,7 +130,7 @@ async def test_nothing_is_accepted_under_a_revoked_key(database: Database) -> No
 async def test_unknown_queues_and_wrong_keys_are_refused_alike(database: Database) -> None:
     unknown = arrival(queue=QueueId(b"?" * 16))
     wrong = arrival(key_hash=SendKeyHash(b"?" * 32))
-    foreign = Arrival(QUEUE, OTHER + KEYS[KeyClass.CONTACT][:31] + b"?", QUEUE + bytes(16), NOW, b"x")
+    foreign = Arrival(QUEUE, OTHER + KEYS[KeyClass.CONTACT][:31] + b"?", bytes(32), NOW, b"x")
     insertion = await database.write(lambda c: storage.Insertion(c, [[unknown, wrong, foreign]], QUOTAS))
     assert len(set(insertion.results[0])) == 1
     assert insertion.results[0][0].code is Code.REFUSED
@@ -161,6 +164,15 @@ async def test_an_id_is_free_again_once_its_envelope_is_gone(database: Database)
 async def test_a_repeat_without_a_valid_key_learns_nothing(database: Database) -> None:
     await send(database, arrival(b"x", name=b"n" * 16))
     assert await send(database, arrival(b"x", name=b"n" * 16, key_hash=SendKeyHash(b"?" * 32))) == [Code.REFUSED]
+
+
+async def test_who_has_another_key_learns_nothing_of_ids(database: Database) -> None:
+    await send(database, arrival(b"x", name=b"n" * 16))
+    for body in (b"x", b"y"):
+        stranger = arrival(body, KeyClass.STRANGER, name=b"n" * 16)
+        assert await send(database, stranger, quotas=Quotas(stranger_envelopes=0)) == [Code.QUEUE_FULL]
+    assert await send(database, arrival(b"x", KeyClass.STRANGER, name=b"n" * 16)) == [Code.ACCEPTED]
+    assert await bodies(database) == [b"x", b"x"]
 
 
 async def test_an_envelope_above_the_limit_is_too_large_and_stops_nothing(database: Database) -> None:
@@ -313,6 +325,22 @@ async def test_a_deleted_envelope_leaves_no_bytes_in_the_file(database: Database
     await database.write(lambda c: storage.delete_ranges(c, [Range(QUEUE, 0, 1)]))
     await database.read(lambda c: c.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all())
     assert not any(secret in path.read_bytes() for path in tmp_path.iterdir())
+
+
+async def test_the_log_is_emptied_unless_somebody_reads_an_older_state(database: Database, tmp_path: Path) -> None:
+    log = tmp_path / "relay.db-wal"
+    with closing(sqlite3.connect(tmp_path / "relay.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM envelopes").fetchone()
+        await send(database, arrival())
+        with pytest.raises(DatabaseError):
+            await database.empty_log()
+        assert await send(database, arrival()) == [Code.ACCEPTED]
+        assert log.stat().st_size
+        reader.execute("COMMIT")
+    await database.empty_log()
+    assert log.stat().st_size == 0
+    assert len(await bodies(database)) == 2
 
 
 # --- All statements -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,7 +29,7 @@ KEY = SendKeyHash(b"k" * 32)
 
 
 def arrival(body: bytes = b"body") -> Arrival:
-    return Arrival(QUEUE, QUEUE + KEY, QUEUE + os.urandom(16), 2**40, body)
+    return Arrival(QUEUE, QUEUE + KEY, os.urandom(32), 2**40, body)
 
 
 @pytest.fixture
@@ -86,11 +87,11 @@ class Unreliable(Database):
         self._real = real
         self.outcomes = list(outcomes)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, within: float = inf) -> T:
         outcome = self.outcomes.pop(0) if self.outcomes else "works"
         if outcome == "fails":
             raise DatabaseError("the disk is full")
-        result = await self._real.write(work)
+        result = await self._real.write(work, within=within)
         if outcome == "works but seems to fail":
             raise DatabaseError("the disk went away")
         return result
@@ -180,6 +181,21 @@ async def test_when_nobody_knows_whether_a_commit_took_it_is_done_again_without_
     await subject.send([arrival(b"once")], answers)
     assert await answers.wait(1) == [ACCEPTED]
     assert await stored_bodies(database) == [b"once"]
+
+
+async def test_a_listener_looks_again_when_a_commit_took_at_an_attempt_that_seemed_to_fail(
+    database: Database, nursery: trio.Nursery
+) -> None:
+    bus, ear, answers = Bus(), Ear(), Answers()
+    subject = Writer(Unreliable(database, "works but seems to fail"), bus, Quotas())
+    bus.listen(QUEUE, ear)
+    nursery.start_soon(subject.run)
+    await subject.send([arrival(b"1")], answers)
+    await answers.wait(1)
+    await subject.send([arrival(b"2")], answers)
+    assert await answers.wait(2) == [ACCEPTED, ACCEPTED]
+    await subject.flush()
+    assert ear.heard == ["unsure", b"2"]
 
 
 async def test_a_listener_looks_again_when_the_commit_took_and_the_writer_gave_up(

@@ -193,7 +193,13 @@ WRONG: list[object] = [None, True, 1.0, "text", "q" * 16, {}, {"a": 1}, msgspec.
 
 
 @pytest.mark.parametrize("tag", ALL)
-@pytest.mark.parametrize("value", WRONG, ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    WRONG,
+    ids=lambda value: (
+        f"{type(value).__name__} {str(value)[:8]}" if not isinstance(value, msgspec.msgpack.Ext) else "Ext"
+    ),
+)
 def test_no_field_takes_a_value_of_another_type(tag: int, value: object) -> None:
     array = fields(tag)
     for place in range(1, len(array)):

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("contact_record", sa.LargeBinary),
         sa.Column("sequence", sa.BigInteger),
         sa.Column("expires", sa.BigInteger),
+        sa.Column("greatest_prekey_id", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -46,7 +47,7 @@ def upgrade() -> None:
         sa.Column("account_id", sa.LargeBinary(32), primary_key=True),
         sa.Column("device_id", sa.LargeBinary(16), primary_key=True),
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("key", sa.LargeBinary(32)),
+        sa.Column("key", sa.LargeBinary(32), nullable=False),
         sa.ForeignKeyConstraint(["account_id", "device_id"], ["devices.account_id", "devices.device_id"]),
         sqlite_with_rowid=False,
     )

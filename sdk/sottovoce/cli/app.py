@@ -133,7 +133,7 @@ def _launch(
 ) -> ExitCode:
     path = store or Path.home() / ".sottovoce" / "store.db"
     # A lone hyphen is what `send` does anyway; the parser would take it for an option without a name.
-    command, bound, _ = app.parse_args([token for token in tokens if token != "-"])
+    command, bound, _ = app.parse_args([word for word in tokens if word != "-"])
     if "place" in inspect.signature(command).parameters:
         bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"))
     code = command(*bound.args, **bound.kwargs)
