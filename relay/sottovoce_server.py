@@ -6,6 +6,7 @@ They share the process and nothing else: each has its own database file in the d
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ _NAME: Final = "sottovoce-server"
 
 app: Final = cyclopts.App(
     name=_NAME,
+    version=lambda: version("sottovoce"),
     help="""A Sottovoce relay and keyserver in one process: everything that a small host needs.
 
 It keeps ciphertext in queues and public keys in a directory; it cannot read a message.

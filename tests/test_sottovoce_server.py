@@ -176,4 +176,5 @@ async def test_one_database_in_use_stops_the_whole(tmp_path: Path) -> None:
     with server_process(serving(tmp_path)):
         process = server_command(serving(tmp_path))
         _, logged = process.communicate(timeout=2 * PATIENCE)
-    assert (process.returncode, logged) == (1, "sottovoce-server: another process is using relay.db; stop it first\n")
+    said = f"another process is using {tmp_path}/relay.db; stop it, or choose another folder with --data"
+    assert (process.returncode, logged) == (1, f"sottovoce-server: {said}\n")

@@ -1,6 +1,7 @@
 """The command `sottovoce-keyserver`. It reads arguments and hands over to the hosting package; nothing else."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,9 @@ from .settings import KeyserverSettings
 
 _NAME: Final = "sottovoce-keyserver"
 app: Final = cyclopts.App(
-    name=_NAME, help="A Sottovoce keyserver: the public keys and queue addresses of accounts, and their usernames."
+    name=_NAME,
+    version=lambda: version("sottovoce"),
+    help="A Sottovoce keyserver: the public keys and queue addresses of accounts, and their usernames.",
 )
 
 

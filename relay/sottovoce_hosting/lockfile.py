@@ -19,7 +19,9 @@ def hold_lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise LockHeld(f"another process is using {path.with_suffix('').name}; stop it first") from None
+            raise LockHeld(
+                f"another process is using {path.with_suffix('')}; stop it, or choose another folder with --data"
+            ) from None
         yield
     finally:
         os.close(handle)

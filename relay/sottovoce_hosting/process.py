@@ -59,7 +59,10 @@ async def _serve_until_signalled(name: str, open_services: OpenServices, setting
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop)
         address = await nursery.start(partial(serve, open_services, settings, stop=stop))
-        sys.stdout.write(f"{name}: ready at {address.url}\n")
+        public = address.origins.main
+        sys.stdout.write(
+            f"{name}: ready at {address.url}" + (f" for clients at {public}" if settings.public_url else "") + "\n"
+        )
         sys.stdout.flush()
 
 

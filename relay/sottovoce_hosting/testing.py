@@ -20,7 +20,7 @@ from .serving import OpenServices, serve
 from .settings import HostingSettings
 
 #: How long a test waits for bytes: far longer than any passing test needs.
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 
 
 @dataclass(frozen=True)

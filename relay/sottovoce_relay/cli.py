@@ -1,6 +1,7 @@
 """The command `sottovoce-relay`. It reads arguments and hands over to the hosting package; nothing else."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,11 @@ from .app import open_relay
 from .settings import RelaySettings
 
 _NAME: Final = "sottovoce-relay"
-app: Final = cyclopts.App(name=_NAME, help="A Sottovoce relay: queues of ciphertext for programs that talk privately.")
+app: Final = cyclopts.App(
+    name=_NAME,
+    version=lambda: version("sottovoce"),
+    help="A Sottovoce relay: queues of ciphertext for programs that talk privately.",
+)
 
 
 @app.command

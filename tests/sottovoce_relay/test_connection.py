@@ -1,6 +1,5 @@
 """What a connection makes of each frame, without sockets, tasks or a database."""
 
-
 import pytest
 from nacl.signing import SigningKey
 
