@@ -13,6 +13,8 @@ from sottovoce import Client, errors, open_client, receiving
 from sottovoce.local import Local
 from sottovoce.registration import prepare
 from sottovoce.store.database import Tables, open_store
+from sottovoce_relay.envelopes import name_of
+from sottovoce_wire.ids import send_key_hash
 from tests.servers import ServerProcess
 
 T = TypeVar("T")
@@ -306,8 +308,8 @@ async def test_a_server_killed_in_the_middle_of_a_thousand_lines_loses_and_repea
                 await alice._sender.settled.wait()
     assert unanswered, "nothing was in flight: the test proves nothing"
     stored = _stored(server)
-    assert len(stored) == len(set(stored)) == 1000
-    assert {body for _, body in unanswered} <= set(stored)
+    assert len(stored) == 1000
+    assert all(stored[name] == body for name, body in unanswered)
     async with open_client(tmp_path / "b.db", server=server.url) as bob:
         assert await take(bob, 1000) == lines
         with trio.fail_after(PATIENCE):
@@ -316,11 +318,12 @@ async def test_a_server_killed_in_the_middle_of_a_thousand_lines_loses_and_repea
 
 
 def _outbox(tables: Tables) -> list[tuple[bytes, bytes]]:
-    rows = tables.outbox._execute("SELECT envelope_id, body FROM outbox ORDER BY position")
-    return [(envelope_id, body) for envelope_id, body in rows]
+    """What waits, in order: the name under which the relay is to store it (made of the envelope id), and the bytes."""
+    rows = tables.outbox._execute("SELECT queue, send_key, envelope_id, body FROM outbox ORDER BY position")
+    return [(name_of(queue + send_key_hash(key), envelope_id), body) for queue, key, envelope_id, body in rows]
 
 
-def _stored(server: ServerProcess) -> list[bytes]:
-    """The bodies that the relay holds, read from its database file."""
+def _stored(server: ServerProcess) -> dict[bytes, bytes]:
+    """What the relay holds, read from its database file."""
     with sqlite3.connect(server.folder / "relay.db") as database:
-        return [body for (body,) in database.execute("SELECT body FROM envelopes")]
+        return dict(database.execute("SELECT name, body FROM envelopes").fetchall())

@@ -439,7 +439,7 @@ async def test_a_handler_that_fails_is_logged_without_its_words(
 async def test_one_connection_too_many_is_closed_and_the_next_after_a_departure_is_served(start: Start) -> None:
     started = await start(max_connections=2)
     first, second = await started.server.connect(), await started.server.connect()
-    assert await started.server.exchange(b"") == b""
+    assert await started.server.exchange(b"GET /livez HTTP/1.0\r\n\r\n") == b""
     await first.aclose()
     await until(partial(answers, started.server))
     await second.aclose()
