@@ -124,6 +124,12 @@ class Client:
             return self._receiver.trouble
         return next(iter(self._sender.trouble.values()), None)
 
+    @property
+    def expired(self) -> int:
+        """How many messages the relay has reported, since this client was opened, that expired before they were
+        fetched."""
+        return 0 if self._receiver is None else self._receiver.expired
+
     async def register(self, username: str) -> None:
         """Make an account and claim `username` (2 to 32 of a-z, 0-9, dot, underscore, hyphen, a letter first).
 

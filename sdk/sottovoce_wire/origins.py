@@ -89,11 +89,6 @@ def parse_origin(text: str) -> str:
     return f"{parts.scheme}://{shown}{suffix}"
 
 
-def is_loopback_origin(origin: str) -> bool:
-    """Whether a canonical origin is on this machine."""
-    return _is_loopback(_host(origin))
-
-
 def may_dial(origin: str, *, own: str) -> bool:
     """Whether a client of the server `own` may connect to the canonical `origin` that somebody else named.
 

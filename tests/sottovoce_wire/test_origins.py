@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce_wire.errors import Code, WireError
-from sottovoce_wire.origins import endpoint, is_loopback_origin, may_dial, parse_origin
+from sottovoce_wire.origins import endpoint, may_connect, may_dial, parse_origin
 
 CANONICAL = {
     "https://chat.example": "https://chat.example",
@@ -113,15 +113,13 @@ def test_no_text_makes_the_parser_fail_otherwise(text: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"])
 def test_plain_http_is_for_loopback(host: str) -> None:
-    assert is_loopback_origin(parse_origin(f"http://{host}:8480"))
-    assert is_loopback_origin(parse_origin(f"https://{host}:8480"))
+    assert parse_origin(f"http://{host}:8480") == f"http://{host}:8480"
 
 
 @pytest.mark.parametrize("host", ["chat.example", "10.0.0.7", "192.168.1.1", "169.254.1.1", "[fe80::1]", "[::]"])
 def test_plain_http_to_anything_else_is_refused(host: str) -> None:
     with pytest.raises(WireError):
         parse_origin(f"http://{host}")
-    assert not is_loopback_origin(parse_origin(f"https://{host}"))
 
 
 PUBLIC = ["https://chat.example", "https://9.9.9.9", "https://[2620:fe::fe]:8443"]
@@ -140,6 +138,16 @@ PRIVATE = [
     "https://[::]",
     "https://[fe80::1]",
     "https://[fd00::1]",
+    "https://router.lan",
+    "https://printer.local",
+    "https://db.internal",
+    "https://nas.home.arpa",
+    "https://localhost.localdomain",
+    "https://[64:ff9b::c0a8:1]",
+    "https://[2002:c0a8:101::1]",
+    "https://[fec0::1]",
+    "https://[ff02::1]",
+    "https://224.0.0.1",
     "https://[::ffff:127.0.0.1]",
     "https://[::ffff:10.0.0.7]",
     "http://127.0.0.1:8480",
@@ -173,3 +181,18 @@ def test_a_client_of_a_private_server_may_dial_private_ones(target: str) -> None
 )
 def test_an_endpoint_has_host_port_and_security(origin: str, endpoint_of_it: tuple[str, int, bool]) -> None:
     assert endpoint(origin) == endpoint_of_it
+
+
+def test_a_public_name_that_leads_to_a_private_address_is_not_talked_to() -> None:
+    own = "https://chat.example"
+    assert may_connect("https://relay.example", "9.9.9.9", own=own)
+    for address in ("127.0.0.1", "10.0.0.7", "169.254.169.254", "::1", "fe80::1%eth0", "fd00::1"):
+        assert not may_connect("https://relay.example", address, own=own)
+        assert may_connect(own, address, own=own)  # one's own server may be in one's own network
+        assert may_connect("http://127.0.0.1:8480", address, own="http://127.0.0.1:8480")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a." * 127 + "example"])
+def test_a_name_that_no_resolver_takes_is_refused(host: str) -> None:
+    with pytest.raises(WireError):
+        parse_origin(f"https://{host}")

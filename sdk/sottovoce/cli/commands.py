@@ -45,14 +45,16 @@ def _client(place: Place, *, create: bool = False) -> AbstractAsyncContextManage
 
 
 async def _tell_trouble(client: Client) -> None:
-    """A line on stderr whenever there is a new reason why nothing moves."""
-    told = ""
+    """A line on stderr whenever there is a new reason why nothing moves, or something was lost."""
+    told, expired = "", 0
     while True:
         await trio.sleep(1)
         now = "" if client.trouble is None else str(client.trouble)
         if now and now != told:
             print(f"sottovoce: {now}; trying again", file=sys.stderr)
-        told = now
+        if client.expired > expired:
+            print(f"sottovoce: {client.expired - expired} messages expired before this device came", file=sys.stderr)
+        told, expired = now, client.expired
 
 
 async def register(place: Place, name: str) -> None:
