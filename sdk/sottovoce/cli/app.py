@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from getpass import getpass
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -142,7 +143,6 @@ def _launch(
 
 def run() -> None:
     """Parse the command line, run it, exit."""
-    signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows few characters still shows the rest
@@ -155,23 +155,29 @@ def run() -> None:
     sys.exit(int(code or 0))
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    """SIGTERM counts as Ctrl-C, which trio turns into an exception at a safe place."""
-    signal.raise_signal(signal.SIGINT)
-
-
 def _run(place: Place, command: Callable[[Place], Awaitable[None]]) -> ExitCode:
     """Run one command in trio; whatever goes wrong is one line and an exit code."""
     try:
         try:
-            trio.run(command, place)
+            trio.run(_until_terminated, command, place)
         except errors.PassphraseNeeded:
             if not sys.stdin.isatty():
                 raise
-            trio.run(command, Place(place.server, place.store, getpass("Passphrase: ")))
+            trio.run(_until_terminated, command, Place(place.server, place.store, getpass("Passphrase: ")))
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         return _end(error)
     return ExitCode.DONE
+
+
+async def _until_terminated(command: Callable[[Place], Awaitable[None]], place: Place) -> None:
+    """Run the command; SIGTERM ends it as Ctrl-C does, also where Ctrl-C is ignored, as in a script's background."""
+    await commands.beside(_watch_sigterm, partial(command, place))
+
+
+async def _watch_sigterm() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            raise KeyboardInterrupt
 
 
 def _end(error: BaseException) -> ExitCode:

@@ -77,7 +77,7 @@ async def send(place: Place, to: str, text: str, wait: float) -> None:
     """Send one message, or one for each line of the standard input, and wait until all are accepted."""
     async with _client(place) as client:
         outgoing = _Outgoing(client, to, wait)
-        await _beside(
+        await beside(
             partial(_tell_trouble, client), outgoing.send_lines if text == "-" else partial(outgoing.send, text)
         )
         await outgoing.finish()
@@ -88,7 +88,7 @@ async def listen(place: Place, json: bool, count: int | None) -> None:
     if count is not None and count < 1:
         raise errors.InvalidInput("--count is at least 1")
     async with _client(place) as client:
-        await _beside(partial(_tell_trouble, client), partial(_print_messages, client, json, count))
+        await beside(partial(_tell_trouble, client), partial(_print_messages, client, json, count))
 
 
 async def chat(place: Place, to: str, json: bool, wait: float) -> None:
@@ -100,10 +100,10 @@ async def chat(place: Place, to: str, json: bool, wait: float) -> None:
             await outgoing.send_lines()
             await outgoing.finish()
 
-        await _beside(partial(_print_messages, client, json, None), talk)
+        await beside(partial(_print_messages, client, json, None), talk)
 
 
-async def _beside(other: Work, main: Work) -> None:
+async def beside(other: Work, main: Work) -> None:
     """Run `main` with `other` beside it, which ends with it. Raises what either raises, not in a group."""
     raised: list[Exception] = []
     async with trio.open_nursery() as nursery:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ class Command:
     def __init__(self, url: str, store: Path) -> None:
         self.url = url
         self.options = ["--server", url, "--store", str(store)]
+        # Given to the process: a shell that runs a job in its background lets it ignore SIGINT.
+        self.on_interrupt: signal.Handlers = signal.SIG_DFL
 
     def start(self, *arguments: str, passphrase: str | None = None) -> subprocess.Popen[bytes]:
         """Start it, with pipes on all three ends."""
@@ -32,6 +35,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
+            preexec_fn=partial(signal.signal, signal.SIGINT, self.on_interrupt),
         )
 
     def run(self, *arguments: str, given: bytes = b"", passphrase: str | None = None) -> tuple[int, str, str]:
@@ -164,12 +168,23 @@ def test_a_store_that_another_program_has_open_is_one_line(anna: Command, tmp_pa
     anna.ok("whoami")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_ends_quietly_with_130(anna: Command, ben: Command, number: signal.Signals) -> None:
-    anna.ok("register", f"interrupted-{number.name.lower()}")
-    ben.ok("register", f"interrupting-{number.name.lower()}")
+@pytest.mark.parametrize(
+    ("number", "on_interrupt"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_IGN),
+    ],
+)
+def test_an_interrupted_command_ends_quietly_with_130(
+    anna: Command, ben: Command, number: signal.Signals, on_interrupt: signal.Handlers
+) -> None:
+    name = f"{number.name.lower()}-{on_interrupt.name.lower()}"
+    anna.ok("register", name)
+    ben.ok("register", f"by-{name}")
+    anna.on_interrupt = on_interrupt
     listening = anna.start("listen")
-    ben.ok("send", f"interrupted-{number.name.lower()}", "now it listens")
+    ben.ok("send", name, "now it listens")
     assert listening.stdout is not None
     assert listening.stdout.readline().endswith(b": now it listens\n")
     listening.send_signal(number)
