@@ -259,8 +259,8 @@ class _Connection:
         The deadline bounds how long that may hold up the handler's cancellation.
         """
         async with self._write_lock:
-            if self._closing:
-                return
+            if self._closing or self._scope.cancel_called:
+                return  # nothing of it has left, and a cut that came while the lock was taken has no write to end
             self._writes += 1
             with trio.move_on_after(self._deadlines.write, shield=True) as self._write_scope:
                 try:

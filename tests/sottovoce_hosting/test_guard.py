@@ -12,11 +12,13 @@ import hypercorn.protocol.ws_stream
 import pytest
 import trio
 import trio.testing
+from hypercorn.trio.worker_context import WorkerContext
 from quart import request
 from quart_trio import QuartTrio
 
 from sottovoce_hosting.errors import StartError
-from sottovoce_hosting.guard import Deadlines, check_patch_points
+from sottovoce_hosting.guard import Deadlines, _Connection, _hypercorn_config, check_patch_points
+from sottovoce_hosting.logs import Rare
 from sottovoce_hosting.service import Receive, Scope, Send, Service, WebSocketHandler
 from sottovoce_hosting.settings import HostingSettings
 from sottovoce_hosting.testing import PATIENCE, ServedForTest, read_until_closed, start_server
@@ -380,6 +382,33 @@ async def test_who_never_reads_does_not_hold_up_the_end(start: Start) -> None:
     with trio.fail_after(PATIENCE):
         await started.server.stopped.wait()
     await stream.aclose()
+
+
+class CutOffWhileTaken:
+    """A lock whose taking is the moment at which the connection is cut off."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> None:
+        self._connection.cut_off()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def test_a_write_that_is_about_to_begin_when_the_connection_is_cut_off_does_not_begin(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stream, _peer_that_never_reads = trio.testing.lockstep_stream_pair()
+    connection = _Connection(app, _hypercorn_config(), WorkerContext(None), stream, Deadlines(write=LATE), Rare("x"))
+    connection._write_lock = CutOffWhileTaken(connection)  # type: ignore[assignment] # as much of a lock as is used
+    await connection._write(b"never sent")
+    assert autojump_clock.current_time() == 0
+
+
+async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Is never called."""
 
 
 async def stands_still(probe: Probe) -> bool:
