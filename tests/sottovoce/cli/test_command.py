@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +25,14 @@ class Command:
         self.options = ["--server", url, "--store", str(store)]
         # Given to the process: a shell that runs a job in its background lets it ignore SIGINT.
         self.on_interrupt: signal.Handlers = signal.SIG_DFL
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, passphrase: str | None = None) -> subprocess.Popen[bytes]:
         """Start it, with pipes on all three ends."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SOTTOVOCE_")}
         if passphrase is not None:
             environment["SOTTOVOCE_PASSPHRASE"] = passphrase
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "sottovoce.cli", *self.options, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -37,16 +40,20 @@ class Command:
             env=environment,
             preexec_fn=partial(signal.signal, signal.SIGINT, self.on_interrupt),
         )
+        self._started.append(process)
+        return process
 
     def run(self, *arguments: str, given: bytes = b"", passphrase: str | None = None) -> tuple[int, str, str]:
         """Run it to its end: exit code, standard output, standard error."""
         process = self.start(*arguments, passphrase=passphrase)
-        try:
-            out, err = process.communicate(given, timeout=60)
-        finally:
+        out, err = process.communicate(given, timeout=60)
+        return process.returncode, out.decode(), err.decode()
+
+    def close(self) -> None:
+        """Whatever happened, leave nothing running."""
+        for process in self._started:
             process.kill()
             process.communicate()
-        return process.returncode, out.decode(), err.decode()
 
     def ok(self, *arguments: str, given: bytes = b"") -> str:
         """Run it; it must succeed and say nothing on standard error."""
@@ -64,13 +71,15 @@ class Command:
 
 
 @pytest.fixture
-def anna(shared_server: ServerProcess, tmp_path: Path) -> Command:
-    return Command(shared_server.url, tmp_path / "anna.db")
+def anna(shared_server: ServerProcess, tmp_path: Path) -> Iterator[Command]:
+    with closing(Command(shared_server.url, tmp_path / "anna.db")) as command:
+        yield command
 
 
 @pytest.fixture
-def ben(shared_server: ServerProcess, tmp_path: Path) -> Command:
-    return Command(shared_server.url, tmp_path / "ben.db")
+def ben(shared_server: ServerProcess, tmp_path: Path) -> Iterator[Command]:
+    with closing(Command(shared_server.url, tmp_path / "ben.db")) as command:
+        yield command
 
 
 def test_lines_sent_to_somebody_away_are_listened_to_later(anna: Command, ben: Command) -> None:
@@ -249,10 +258,6 @@ def test_chat_ends_at_once_when_it_is_interrupted_while_it_waits_for_input(anna:
     assert chatting.stdout is not None
     assert chatting.stdout.readline().endswith(b"are you there?\n")
     chatting.send_signal(signal.SIGINT)
-    try:
-        assert chatting.wait(timeout=30) == 130
-        assert chatting.stderr is not None
-        assert chatting.stderr.read() == b""
-    finally:
-        chatting.kill()
-        chatting.communicate()
+    assert chatting.wait(timeout=30) == 130
+    assert chatting.stderr is not None
+    assert chatting.stderr.read() == b""
