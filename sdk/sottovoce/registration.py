@@ -118,7 +118,7 @@ class Registration:
         now = now_ms() // 1000
         if now < self._fresh_until:
             return
-        created = await self._local.transact(_created)
+        created = await self._local.transact(lambda tables: tables.prekeys.published_created())
         if not 0 <= now - created < STALE_AFTER:
             await self.renew(account)
         self._fresh_until = now + PUBLISH_AFTER
@@ -147,11 +147,6 @@ def _signer(account: Account) -> Signer:
     return Signer(account.root.account_id, account.device)
 
 
-def _created(tables: Tables) -> int:
-    current = tables.prekeys.current()
-    return 0 if current is None else current.created
-
-
 def _renewal_due(tables: Tables) -> bool:
     """Rotate prekeys that are a week old, worn out, or made by a clock that was ahead; whether to publish anything."""
     account, current = tables.account.get(), tables.prekeys.current()
@@ -163,7 +158,9 @@ def _renewal_due(tables: Tables) -> bool:
     if age >= ROTATE_AFTER or age < 0 or worn:
         tables.prekeys.add(OwnPrekeys.generate(account.device, account.root.account_id, current.record_id + 1, now))
         return True
-    return abs(now - account.published_at) >= PUBLISH_AFTER or bool(tables.prekeys.unpublished(1))
+    if not tables.prekeys.is_newest_published() or tables.prekeys.unpublished(1):
+        return True
+    return abs(now - account.published_at) >= PUBLISH_AFTER
 
 
 def _publish_body(tables: Tables) -> wire.Publish:

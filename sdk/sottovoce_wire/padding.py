@@ -1,7 +1,7 @@
 """Padding: a body's length on the wire says only which size class it fell into.
 
 A padded body is the content, one byte 0x80, and zeros up to the class (ISO/IEC 7816-4). Classes: 256 to
-2,048 in eight steps' worth of fixed sizes, then PADMÉ (Nikitin et al., "Reducing Metadata Leakage from
+2,048 in seven fixed sizes, then PADMÉ (Nikitin et al., "Reducing Metadata Leakage from
 Encrypted Files and Communication with PURBs", PETS 2019), which costs at most 12 %. PADMÉ alone is
 nearly exact for short texts. Spec: padding.
 """

@@ -22,6 +22,16 @@ class PrekeyTable:
         state = self._execute("SELECT state FROM prekeys ORDER BY record_id DESC LIMIT 1").get
         return None if state is None else OwnPrekeys.unpack(state)
 
+    def published_created(self) -> int:
+        """When the prekeys that the keyserver hands out were made (unix seconds): the oldest not replaced yet."""
+        created: int = self._execute("SELECT min(created) FROM prekeys WHERE replaced IS NULL").get
+        return created
+
+    def is_newest_published(self) -> bool:
+        """Whether the keyserver has confirmed the newest prekeys, or none came after the first."""
+        waiting: int = self._execute("SELECT count(*) FROM prekeys WHERE replaced IS NULL").get
+        return waiting <= 1
+
     def add(self, prekeys: OwnPrekeys) -> None:
         """Store new prekeys, before the keyserver hears of them."""
         self._execute(

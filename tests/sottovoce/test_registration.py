@@ -1,0 +1,120 @@
+"""Prekeys are renewed on schedule, and a device whose published ones are stale sends nothing before that."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from sottovoce import errors, registration
+from sottovoce.directory import CounterConflict, Directory, Signer
+from sottovoce.local import Local, now_ms
+from sottovoce.registration import ONE_TIME_PREKEYS, REFILL_BELOW, STALE_AFTER, Registration, _confirm, _publish_body
+from sottovoce.store.account import Account
+from sottovoce_wire import directory as wire
+from sottovoce_wire import limits, records
+from tests.sottovoce.people import Person
+
+DAY = limits.DAY
+
+
+@dataclass
+class Keyserver(Directory):
+    """What a device tells its keyserver; `away` and `last_counter` make it difficult."""
+
+    away: bool = False
+    last_counter: int = 0
+    remaining: int = ONE_TIME_PREKEYS
+    taken: list[wire.Publish] = field(default_factory=list)
+
+    async def publish(self, signer: Signer, counter: int, request: wire.Publish) -> int:
+        if self.away:
+            raise errors.ServerUnreachable("away")
+        if counter <= self.last_counter:
+            raise CounterConflict(self.last_counter)
+        self.last_counter = counter
+        self.taken.append(request)
+        self.remaining += len(request.one_time_prekeys)
+        return self.remaining
+
+    def record_ids(self) -> list[int]:
+        return [
+            records.PrekeyRecord.parse(records.split_signed(each.prekey_record)[0]).record_id for each in self.taken
+        ]
+
+
+@pytest.fixture
+def account(alice: Person) -> Account:
+    """Registered now: everything that there is is published."""
+    with alice.store.transaction() as tables:
+        tables.account.set_registered("alice")
+        _confirm(tables, _publish_body(tables))
+        found = tables.account.get()
+    assert found is not None
+    return found
+
+
+def later(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    shifted = now_ms() + seconds * 1000
+    monkeypatch.setattr(registration, "now_ms", lambda: shifted)
+
+
+@pytest.mark.parametrize(("days", "published"), [(0, []), (1, [1]), (6, [1]), (7, [2]), (20, [2]), (-2, [2])])
+async def test_records_are_published_daily_and_made_anew_weekly_or_when_they_lie_ahead(
+    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch, days: int, published: list[int]
+) -> None:
+    keyserver = Keyserver()
+    later(monkeypatch, days * DAY + 60 * (days > 0))
+    await Registration(Local(alice.store), keyserver).renew(account)
+    assert keyserver.record_ids() == published
+
+
+async def test_a_device_with_stale_prekeys_sends_nothing_before_the_keyserver_has_new_ones(
+    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once new ones were made here: what counts is what others are handed."""
+    keyserver = Keyserver(away=True)
+    later(monkeypatch, STALE_AFTER + DAY)
+    renewing = Registration(Local(alice.store), keyserver)
+    for _ in range(3):
+        with pytest.raises(errors.ServerUnreachable):
+            await renewing.keep_fresh(account)
+    keyserver.away = False
+    await renewing.keep_fresh(account)
+    assert keyserver.record_ids() == [2]
+    keyserver.away = True
+    await renewing.keep_fresh(account)
+
+
+async def test_new_prekeys_that_the_keyserver_did_not_get_are_offered_again_at_once(
+    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "ROTATE_AFTER", 0)
+    keyserver = Keyserver(away=True)
+    renewing = Registration(Local(alice.store), keyserver)
+    with pytest.raises(errors.ServerUnreachable):
+        await renewing.renew(account)
+    monkeypatch.undo()
+    keyserver.away = False
+    await renewing.renew(account)
+    assert keyserver.record_ids() == [2]
+    await renewing.renew(account)
+    assert keyserver.record_ids() == [2]
+
+
+async def test_one_time_prekeys_are_refilled_when_few_are_left(
+    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyserver = Keyserver(remaining=REFILL_BELOW - 1)
+    later(monkeypatch, 2 * DAY)
+    await Registration(Local(alice.store), keyserver).renew(account)
+    assert keyserver.remaining == ONE_TIME_PREKEYS
+    sent = [prekey.id for request in keyserver.taken for prekey in request.one_time_prekeys]
+    assert min(sent) > ONE_TIME_PREKEYS, "an id was offered twice"
+
+
+async def test_a_counter_that_fell_behind_is_caught_up_with(
+    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyserver = Keyserver(last_counter=1_000)
+    later(monkeypatch, 2 * DAY)
+    await Registration(Local(alice.store), keyserver).renew(account)
+    assert keyserver.last_counter == 1_001
