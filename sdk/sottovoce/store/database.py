@@ -6,7 +6,7 @@ are durable when they return (`synchronous=FULL`): a ratchet state that a power 
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -79,7 +79,8 @@ class Store:
                 raise
             self._commits += 1
             if self._commits >= COMMITS_IN_LOG:
-                self._empty_log()
+                with suppress(apsw.Error):  # the commit stands, whatever becomes of the log; the next one tries again
+                    self._empty_log()
 
     def tidy(self) -> None:
         """Take what was wiped out of the write-ahead log too, if anything was written since. Raises StoreFailed."""

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 
 from sottovoce import errors
 from sottovoce.crypto import primitives
-from sottovoce.store import schema
+from sottovoce.store import database, schema
 from sottovoce.store.database import COMMITS_IN_LOG, Tables, open_store
 from sottovoce_wire.ids import AccountId
 
@@ -253,4 +254,27 @@ def test_what_a_savepoint_wrote_is_taken_back_alone(path: Path) -> None:
             tables.peers.pin_name("kept too", AccountId(bytes(32)))
     with store.transaction() as tables:
         assert [tables.peers.named(name) for name in ("kept", "lost", "kept too")] == [bytes(32), None, bytes(32)]
+    store.close()
+
+
+def test_a_log_that_cannot_be_emptied_does_not_make_a_commit_look_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that nothing was stored does it again: a message would go out twice."""
+    store = open_store(path)
+    tried = []
+
+    def fail(_connection: object) -> None:
+        tried.append(True)
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_empty_log", fail)
+        for number in range(COMMITS_IN_LOG + 1):
+            with store.transaction() as tables:
+                tables.peers.pin_name(f"{NAME}{number}", AccountId(bytes(32)))
+    assert len(tried) == 2
+    with store.transaction() as tables:
+        assert tables.peers.named(f"{NAME}{COMMITS_IN_LOG}") == bytes(32)
+    assert path.with_name("store.db-wal").stat().st_size == 0
     store.close()
