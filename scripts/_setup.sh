@@ -1,5 +1,5 @@
 # Makes .venv at the top of the repository, from a lock with hashes. Sourced by the other scripts: `setup runtime`
-# or `setup dev`. Nothing project-specific happens here: no check, no build beyond the editable install.
+# or `setup dev`; and `setup bench` in an environment of its own (scripts/bench). Nothing project-specific happens here: no check, no build beyond the editable install.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
@@ -48,7 +48,7 @@ _pip() {
 _make_venv() {
   local python
   python="$(_find_python)"
-  say "making .venv with $("$python" --version)"
+  say "making $(basename "$venv") with $("$python" --version)"
   rm -rf "$venv"
   if ! "$python" -m venv "$venv"; then
     rm -rf "$venv"
@@ -72,14 +72,14 @@ _is_installed() {
   [ -f "$venv/sottovoce-$1" ] && stamp="$(_stamp "$1")" && [ "$(cat "$venv/sottovoce-$1")" = "$stamp" ]
 }
 
-# setup runtime|dev: afterwards .venv holds what that lock names, and the project itself, editable.
+# setup runtime|dev|bench: afterwards $venv holds what that lock names, and the project itself, editable.
 setup() {
   local kind="$1"
   if _has_moved || ! _is_python "$venv/bin/python"; then _make_venv; fi
   # The dev lock holds all of the runtime lock.
   if _is_installed "$kind" || _is_installed dev; then return; fi
   say "installing locks/$kind.txt (about a minute the first time)"
-  rm -f "$venv/sottovoce-runtime" "$venv/sottovoce-dev"
+  rm -f "$venv/sottovoce-runtime" "$venv/sottovoce-dev" "$venv/sottovoce-bench"
   _pip install --require-hashes --requirement "$root/locks/$kind.txt" ||
     die "the packages could not be installed; see pip's message above. Without a network connection, name a mirror or a folder of wheels in PIP_INDEX_URL or PIP_FIND_LINKS"
   _pip install --no-deps --no-build-isolation --editable "$root" ||

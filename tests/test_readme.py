@@ -1,8 +1,9 @@
-"""The README's program is run as it is printed, against a real server."""
+"""The README's program is run as it is printed, against a real server, and its page on hosting is followed."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sottovoce_hosting.testing import server_process
 from tests.servers import running_server
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +32,12 @@ def program() -> str:
     blocks: list[str] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (block,) = [block for block in blocks if "open_client" in block]
     return block
+
+
+def hosting(language: str) -> list[str]:
+    """The blocks in this language of the section on hosting."""
+    section = README.partition("## Host it")[2].partition("\n## ")[0]
+    return [text for name, text in re.findall(r"```(\w*)\n(.*?)```", section, re.DOTALL) if name == language]
 
 
 def sottovoce(server: str, store: Path, *arguments: str) -> str:
@@ -70,3 +78,40 @@ def test_the_program_greets_prints_what_it_hears_and_answers(server: str, tmp_pa
     assert (greeting["text"], answer["text"]) == ("hello", "heard you")
     assert greeting["sender"] == answer["sender"]
     assert printed == "bob hello yourself"
+
+
+def test_the_page_on_hosting_is_followed_with_its_own_file(tmp_path: Path) -> None:
+    """Every line as it stands there; only the ports are others, and variables say so."""
+    (tmp_path / "sottovoce.toml").write_text(hosting("toml")[0])
+    (commands,) = [block for block in hosting("") if "config check" in block]
+    *before, serve = commands.splitlines()
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    for line in before:
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == "", line
+    free = {"SOTTOVOCE_SERVER_PORT": "0", "SOTTOVOCE_SERVER_METRICS_PORT": "0"}
+    with server_process(["sh", "-c", f"cd '{tmp_path}' && exec {serve}"], PATH=path, **free) as started:
+        assert started.ready.endswith(" for clients at https://chat.example")
+        assert started.process.stdout is not None
+        assert "metrics at http://127.0.0.1:" in started.process.stdout.readline()
+        assert {path.name for path in (tmp_path / "sottovoce-data").glob("*.db")} == {"relay.db", "keyserver.db"}
+        started.process.send_signal(signal.SIGTERM)
+        assert started.wait() == (0, "")
+
+
+def test_the_two_servers_apart_start_as_the_page_says(tmp_path: Path) -> None:
+    (commands,) = [block for block in hosting("") if "sottovoce-relay" in block]
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    for line in commands.splitlines():
+        assert "--port 848" in line
+        anywhere = re.sub("--port [0-9]+", "--port 0", line)
+        with server_process(["sh", "-c", f"cd '{tmp_path}' && exec {anywhere}"], PATH=path) as started:
+            assert " ready at http://127.0.0.1:" in started.ready
+    assert {path.name for path in tmp_path.iterdir()} == {"relay-data", "keyserver-data"}

@@ -129,7 +129,7 @@ def test_every_direct_dependency_has_a_reason() -> None:
     assert {name for name, _ in rows} == direct_dependencies()
 
 
-@pytest.mark.parametrize("lock", ["runtime", "dev"])
+@pytest.mark.parametrize("lock", ["runtime", "dev", "bench"])
 def test_a_lock_pins_by_hash_and_names_no_registry(lock: str) -> None:
     text = text_of(Path("locks") / f"{lock}.txt")
     pins = [line for line in text.splitlines() if line and not line.startswith(" ")]

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import httpx
@@ -24,8 +25,8 @@ from sottovoce_wire.frames import (
     Pong,
     RelayFrame,
     Welcome,
-    decode_relay_frame,
-    encode,
+    decode_relay_message,
+    message,
 )
 
 COMMAND = (sys.executable, "-m", "sottovoce_server")
@@ -41,15 +42,16 @@ def get(server: ServerProcess, path: str) -> httpx.Response:
 
 
 async def talk(socket: trio_websocket.WebSocketConnection, frame: ClientFrame) -> RelayFrame:
-    await socket.send_message(encode(frame))
+    await socket.send_message(message(frame))
     return await hear(socket)
 
 
 async def hear(socket: trio_websocket.WebSocketConnection) -> RelayFrame:
     with trio.fail_after(PATIENCE):
-        message = await socket.get_message()
-    assert isinstance(message, bytes)
-    return decode_relay_frame(message)
+        data = await socket.get_message()
+    assert isinstance(data, bytes)
+    (frame,) = decode_relay_message(data)
+    return frame
 
 
 @pytest.mark.parametrize("command", [[], ["serve"]], ids=["bare", "serve"])
@@ -107,7 +109,7 @@ def silent_client(server: ServerProcess) -> socket.socket:
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n" % RELAY.encode()
     )
     assert client.recv(1000).startswith(b"HTTP/1.1 101")
-    hello = encode(Hello([1]))
+    hello = message(Hello([1]))
     client.sendall(bytes([0x82, 0x80 | len(hello), 0, 0, 0, 0]) + hello)
     assert client.recv(1000)
     return client
@@ -165,11 +167,54 @@ async def test_settings_of_both_servers_are_known_and_others_refused(tmp_path: P
     known = {"SOTTOVOCE_SERVER_RELAY_URL": "https://relay.example", "SOTTOVOCE_SERVER_MAX_ENVELOPE": "2048"}
     with server_process(serving(tmp_path), **known) as server:
         assert wire.decode(wire.Info, get(server, wire.PATH_INFO).content).relay == "https://relay.example"
-    process = server_command(serving(tmp_path), SOTTOVOCE_SERVER_STRANGER="1")
+    process = server_command(serving(tmp_path), SOTTOVOCE_SERVER_WEATHER="1")
     _, logged = process.communicate(timeout=2 * PATIENCE)
     assert (process.returncode, logged) == (
-        1, "sottovoce-server: SOTTOVOCE_SERVER_STRANGER: there is no such setting\n"
+        1, "sottovoce-server: SOTTOVOCE_SERVER_WEATHER: there is no such setting\n"
     )  # fmt: skip
+
+
+def test_one_file_has_the_settings_of_both_servers_and_metrics_of_both_are_served(tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text(
+        f"data = '{tmp_path / 'data'}'\nport = 0\nmetrics_port = 0\nmax_envelope = 2048\n"
+        "relay_url = 'https://relay.example'\n"
+    )
+    with server_process([*COMMAND, "--config", config]) as server:
+        assert wire.decode(wire.Info, get(server, wire.PATH_INFO).content).relay == "https://relay.example"
+        assert server.process.stdout is not None
+        name, metrics = server.process.stdout.readline().split(": metrics at ")
+        assert name == "sottovoce-server"
+        text = httpx.get(metrics.strip(), trust_env=False).text
+        assert 'sottovoce_keyserver_requests_total{route="/v1/info",status="2xx"} 1.0' in text
+        assert "process_open_fds" in text
+        assert get(server, "/metrics").status_code == 404
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == (0, "")
+
+
+def command(*words: str | Path) -> tuple[int, str, str]:
+    """A command's exit code, what it printed and what it said on stderr."""
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_databases_are_looked_at_beside_the_server_and_upgraded_without_it(tmp_path: Path) -> None:
+    names = [tmp_path / "relay.db", tmp_path / "keyserver.db"]
+    intact = "".join(f"{name} is intact\n" for name in names)
+    with server_process(serving(tmp_path)) as server:
+        assert command("db", "health", "--data", tmp_path) == (0, intact, "")
+        code, printed, _ = command("db", "stats", "--data", tmp_path)
+        counted = tomllib.loads(printed)
+        assert (code, counted["relay"]["queues"], counted["keyserver"]["accounts"]) == (0, 0, 0)
+        code, printed, said = command("db", "upgrade", "--data", tmp_path)
+        assert (code, printed, said.count("\n")) == (1, "", 1)
+        assert said.startswith(f"sottovoce-server: another process is using {names[0]};")
+        server.process.kill()
+        server.wait()
+    assert command("db", "health", "--data", tmp_path) == (0, intact, "")
+    done = "".join(f"{name} is up to date\n" for name in names)
+    assert command("db", "upgrade", "--data", tmp_path) == (0, done, "")
 
 
 async def test_one_database_in_use_stops_the_whole(tmp_path: Path) -> None:

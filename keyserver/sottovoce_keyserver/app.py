@@ -15,11 +15,14 @@ from quart_trio import QuartTrio
 from sottovoce_hosting.database import open_database
 from sottovoce_hosting.service import Origins, Service, WebSocketHandler
 
+from .metrics import Metrics
 from .poplimit import PopLimit
 from .routes import Directory, make_blueprint
 from .settings import KeyserverSettings
 
-_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+#: The database's file in the data folder, and the revisions of its tables.
+DATABASE: Final = "keyserver.db"
+MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 
 class KeyserverService:
@@ -29,6 +32,7 @@ class KeyserverService:
     websockets: Mapping[str, WebSocketHandler] = {}
 
     def __init__(self, routes: Directory, nursery: trio.Nursery) -> None:
+        self.registry = routes.metrics.registry
         self._routes = routes
         self._nursery = nursery
 
@@ -58,7 +62,7 @@ async def open_keyserver(
 
     Raises LockHeld if another process has it open, DatabaseError if it cannot be opened.
     """
-    async with open_database(settings.data / "keyserver.db", _MIGRATIONS) as database, trio.open_nursery() as nursery:
+    async with open_database(settings.data / DATABASE, MIGRATIONS) as database, trio.open_nursery() as nursery:
         relay = settings.relay_url or origins.main
-        yield KeyserverService(Directory(database, origins, relay, clock, PopLimit(clock)), nursery)
+        yield KeyserverService(Directory(database, origins, relay, clock, PopLimit(clock), Metrics()), nursery)
         nursery.cancel_scope.cancel()

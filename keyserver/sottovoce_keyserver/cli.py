@@ -1,61 +1,36 @@
-"""The command `sottovoce-keyserver`. It reads arguments and hands over to the hosting package; nothing else."""
+"""The command `sottovoce-keyserver`: what a keyserver is to the hosting package, which has the commands."""
 
-import sys
-from importlib.metadata import version
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-import cyclopts
+from sottovoce_hosting.entry import start
 
-from sottovoce_hosting.errors import StartError
-from sottovoce_hosting.process import run, say
-from sottovoce_hosting.settings import read_settings
-
-from .app import open_keyserver
-from .settings import KeyserverSettings
+if TYPE_CHECKING:
+    from sottovoce_hosting.commands import Part
+    from sottovoce_keyserver.settings import KeyserverSettings
 
 _NAME: Final = "sottovoce-keyserver"
-app: Final = cyclopts.App(
-    name=_NAME,
-    version=lambda: version("sottovoce"),
-    help="A Sottovoce keyserver: the public keys and queue addresses of accounts, and their usernames.",
-)
+_HELP: Final = "A Sottovoce keyserver: the public keys and queue addresses of accounts, and their usernames."
+_OPTIONS: Final = ("data", "host", "port", "public_url", "relay_url")
 
 
-@app.command
-def serve(
-    *,
-    data: Path | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    public_url: str | None = None,
-    relay_url: str | None = None,
-) -> int:
-    """Serve until SIGTERM or SIGINT. What is not given is read from SOTTOVOCE_SERVER_... variables.
+def part() -> "Part[KeyserverSettings]":
+    """The keyserver as a part of a program. Raises ModuleNotFoundError without the extra `keyserver`."""
+    from sottovoce_hosting.commands import Part
 
-    Parameters
-    ----------
-    data
-        The folder of the database.  [default: sottovoce-data]
-    host
-        The interface to listen on. Any but loopback needs the public URL.  [default: 127.0.0.1]
-    port
-        The port; 0 takes a free one.  [default: 8480]
-    public_url
-        The address that clients use, such as https://keys.example.
-    relay_url
-        The address of the relay that these clients use, such as https://relay.example.  [default: the public URL]
-    """
-    try:
-        settings = read_settings(
-            KeyserverSettings, data=data, host=host, port=port, public_url=public_url, relay_url=relay_url
-        )
-    except StartError as error:
-        say(_NAME, str(error))
-        return 1
-    return run(_NAME, lambda origins: [open_keyserver(settings, origins)], settings)
+    from .app import DATABASE, MIGRATIONS, open_keyserver
+    from .settings import KeyserverSettings
+    from .statistics import statistics
+
+    return Part("keyserver", KeyserverSettings, open_keyserver, DATABASE, MIGRATIONS, statistics)
+
+
+def _commands() -> Callable[[], object]:
+    from sottovoce_hosting.commands import Program, make_commands
+
+    return make_commands(Program(_NAME, _HELP, (part(),), _OPTIONS))
 
 
 def main() -> None:
     """The console script's entry."""
-    sys.exit(app())
+    start(_NAME, "keyserver", _commands)

@@ -19,6 +19,7 @@ from sottovoce_wire.ids import AccountId, check_username
 
 from . import directory, storage
 from .directory import CounterConflict, Signer
+from .metrics import Metrics
 from .poplimit import PopLimit
 
 #: Seconds that a look-up waits for a transaction to hand one-time prekeys out in.
@@ -47,6 +48,7 @@ class Directory:
     relay: str
     clock: Callable[[], float]
     pop_limit: PopLimit
+    metrics: Metrics
 
     async def info(self) -> wire.Info:
         """GET /v1/info."""
@@ -92,6 +94,7 @@ class Directory:
         if account is None:
             raise WireError(Code.UNKNOWN_ACCOUNT, "there is no such account here")
         bundles = [] if asked.devices == [] else await self._take_bundles(account_id, asked.devices, now)
+        self.metrics.count_bundles(bundles)
         return wire.Bundles(account.root_key, account.device_list, bundles)
 
     async def _take_bundles(
@@ -118,6 +121,13 @@ def make_blueprint(routes: Directory) -> Blueprint:
     ):
         blueprint.add_url_rule(path, path.replace("/", "_"), _as_json(view), methods=[method])
     blueprint.register_error_handler(WireError, _refuse)
+
+    @blueprint.after_request
+    async def _count(response: Response) -> Response:
+        if request.url_rule is not None:
+            routes.metrics.count_request(request.url_rule.rule, response.status_code)
+        return response
+
     return blueprint
 
 

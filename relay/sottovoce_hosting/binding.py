@@ -25,10 +25,14 @@ _RESERVED_FILES: Final = 64
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is reached: `url` is the first bound socket, `origins` what its clients' signatures may name."""
+    """Where a server is reached: `url` is the first bound socket, `origins` what its clients' signatures may name.
+
+    `metrics`: where they are read on this machine, if they are served.
+    """
 
     url: str
     origins: Origins
+    metrics: str | None = None
 
 
 async def bind(settings: HostingSettings) -> tuple[list[Listener], Address]:

@@ -1,26 +1,30 @@
-"""One SQLite database of a server, driven through SQLAlchemy's AsyncEngine from trio.
+"""One SQLite database of a server, used from trio as plain functions of a synchronous SQLAlchemy connection.
 
-The asyncio loop that AsyncEngine needs is opened and hidden here; work is given as plain functions of a synchronous
-SQLAlchemy connection. Write transactions run one at a time with BEGIN IMMEDIATE; reads run beside them on snapshots,
-each on one of a few connections that stay open.
+Each connection lives in a thread of aiosqlite's. A whole transaction is one call into that thread: SQLAlchemy's
+AsyncEngine would make four of each statement, and a hop costs more than the statement. The asyncio loop that aiosqlite
+needs is opened and hidden here. Write transactions run one at a time with BEGIN IMMEDIATE; reads run beside them on
+snapshots, each on one of a few connections that stay open.
 """
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
+import aiosqlite
+import outcome
 import trio
 import trio_asyncio
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, event, exc
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy import Connection, create_engine, event, exc
+from sqlalchemy.pool import StaticPool
 
 from .lockfile import hold_lock
 
@@ -40,21 +44,91 @@ _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",
     "PRAGMA foreign_keys = ON",
-    f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}",
+    # The log is brought into the file at 16 MiB: more often costs an fsync each time, more rarely a longer one.
+    "PRAGMA wal_autocheckpoint = 4096",
 )
+#: KiB of pages that the writer keeps in memory.
+_WRITER_CACHE: Final = 32 * 1024
 
 
 class DatabaseError(Exception):
     """The database could not do the work; nothing of it was committed. `text` says what to do, and names no data."""
 
 
+class _Session:
+    """One connection and its thread, both aiosqlite's. What is given to `run` has it for itself."""
+
+    def __init__(self, path: Path, loop: trio_asyncio.TrioEventLoop, *, is_writer: bool) -> None:
+        self._path = path
+        self._loop = loop  # named in every call: a process may have two databases, and so two loops
+        self._is_writer = is_writer
+        self._is_open = False
+
+    async def open(self) -> None:
+        """Connect. Raises sqlite3.Error or SQLAlchemyError."""
+        await trio_asyncio.aio_as_trio(self._open, loop=self._loop)()
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """Call `function` with the SQLAlchemy connection in the connection's thread. Cannot be cancelled.
+
+        Straight from trio into the thread's queue and back: the way over asyncio would take some turns of trio's
+        scheduler more, and each is as long as all that connections have to do.
+        """
+        if not self._is_open:
+            await self.open()
+        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+
+        def call() -> None:
+            result = outcome.capture(function, self._connection, *args)
+            token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+
+        self._driver._tx.put_nowait((None, call))
+        return cast("T", await trio.lowlevel.wait_task_rescheduled(_cannot_be_cancelled))
+
+    async def close(self) -> None:
+        """Let go of the file. Safe to call twice."""
+        if self._is_open:
+            self._is_open = False
+            await trio_asyncio.aio_as_trio(self._close, loop=self._loop)()
+
+    async def _open(self) -> None:
+        # Any: what is called of it, to have a function run in its thread, is its own and untyped.
+        self._driver = cast(
+            "Any", await aiosqlite.connect(self._path, isolation_level=None, timeout=_BUSY_TIMEOUT / 1000)
+        )
+        try:
+            self._connection: Connection = await self._driver._execute(self._prepare)
+        except BaseException:
+            await self._driver.close()
+            raise
+        self._is_open = True
+
+    async def _close(self) -> None:
+        await self._driver._execute(self._dispose)
+        await self._driver.close()
+
+    def _dispose(self) -> None:
+        """In the thread: SQLAlchemy would close the connection when it is collected, in whichever thread that is."""
+        with suppress(exc.SQLAlchemyError, sqlite3.Error):
+            self._connection.close()
+        self._connection.engine.dispose()
+
+    def _prepare(self) -> Connection:
+        """In the thread. Autocommit mode: the `begin` event says when a transaction starts, and how."""
+        for pragma in _PRAGMAS:
+            self._driver._conn.execute(pragma)
+        if self._is_writer:
+            self._driver._conn.execute(f"PRAGMA cache_size = -{_WRITER_CACHE}")
+        engine = create_engine("sqlite://", creator=lambda: self._driver._conn, poolclass=StaticPool)
+        begin = "BEGIN IMMEDIATE" if self._is_writer else "BEGIN"
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine.connect()
+
+
 class Database:
     """An open database. Made by `open_database`."""
 
-    def __init__(
-        self, loop: trio_asyncio.TrioEventLoop, writer: AsyncConnection, readers: Sequence[AsyncConnection]
-    ) -> None:
-        self._loop = loop  # named in every call: a process may have two databases, and so two loops
+    def __init__(self, writer: _Session, readers: Sequence[_Session]) -> None:
         self._writer = writer
         self._idle_readers = list(readers)
         self._reader_limit = trio.CapacityLimiter(len(readers))
@@ -68,7 +142,7 @@ class Database:
         return self._failure
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on a snapshot. Raises DatabaseError, at once if too many reads are waiting.
+        """Run `work` on a snapshot, in a thread. Raises DatabaseError, at once if too many reads are waiting.
 
         Cancellation: before the read has begun, nothing happened; once it has it runs to its end, so keep reads short.
         """
@@ -78,13 +152,13 @@ class Database:
             reader = self._idle_readers.pop()
             try:
                 with trio.CancelScope(shield=True):
-                    result: T = await trio_asyncio.aio_as_trio(self._read, loop=self._loop)(reader, work)
+                    result: T = await self._read(reader, work)
             finally:
                 self._idle_readers.append(reader)
         return result
 
     async def write(self, work: Callable[[Connection], T], *, within: float = inf) -> T:
-        """Run `work` in the one write transaction and commit it durably before returning. Raises DatabaseError.
+        """Run `work`, in a thread, in the one write transaction; commit durably before returning. Raises DatabaseError.
 
         `within`: seconds that it may wait for its turn, and then for a lock that another process holds.
         If `work` raises, nothing is committed and the exception goes through.
@@ -99,7 +173,7 @@ class Database:
         try:
             with trio.CancelScope(shield=True):
                 patience = max(0, deadline - trio.current_time())
-                result: T = await trio_asyncio.aio_as_trio(self._write, loop=self._loop)(work, patience)
+                result: T = await self._write(work, patience)
         finally:
             self._write_lock.release()
         return result
@@ -123,41 +197,27 @@ class Database:
         """
         async with self._write_lock:
             with trio.CancelScope(shield=True):
-                await trio_asyncio.aio_as_trio(self._empty_log, loop=self._loop)()
+                await self._empty_log()
 
     async def _empty_log(self) -> None:
-        # On the driver's own connection, since any statement through SQLAlchemy would begin a transaction.
-        driver: Any = (await self._writer.get_raw_connection()).driver_connection
         try:
-            await self._set_busy_timeout(500)  # writers wait as long
-            try:
-                async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
-                    is_busy = (await cursor.fetchone())[0]
-            finally:
-                await self._set_busy_timeout(_BUSY_TIMEOUT)
-        except sqlite3.Error as error:
-            raise DatabaseError(f"the log could not be emptied: {error}") from None
+            is_busy = await self._writer.run(_truncate_log)
+        except (exc.SQLAlchemyError, sqlite3.Error) as error:
+            raise DatabaseError(f"the log could not be emptied: {_text(error)}") from None
         if is_busy:
             raise DatabaseError("the log could not be emptied: somebody reads an older state")
 
-    async def _read(self, reader: AsyncConnection, work: Callable[[Connection], T]) -> T:
+    async def _read(self, reader: _Session, work: Callable[[Connection], T]) -> T:
         try:
-            async with reader.begin():
-                return await reader.run_sync(work)
-        except exc.SQLAlchemyError as error:
-            await reader.invalidate()  # whatever it was left in, the next read opens it anew
-            raise _explain(error) from None
+            return await reader.run(_transact, work)
+        except (exc.SQLAlchemyError, sqlite3.Error) as error:
+            failure = _explain(error)
+        await reader.close()  # whatever state it was left in: the next read opens it anew
+        raise failure
 
     async def _write(self, work: Callable[[Connection], T], patience: float) -> T:
         try:
-            if patience < inf:
-                await self._set_busy_timeout(int(1000 * patience))
-            try:
-                async with self._writer.begin():
-                    result = await self._writer.run_sync(work)
-            finally:
-                if patience < inf:
-                    await self._set_busy_timeout(_BUSY_TIMEOUT)
+            result: T = await self._writer.run(_transact, work, patience)
         except (exc.SQLAlchemyError, sqlite3.Error) as error:
             failure = _explain(error)
             self._failure = str(failure)
@@ -165,10 +225,35 @@ class Database:
         self._failure = None
         return result
 
-    async def _set_busy_timeout(self, milliseconds: int) -> None:
-        """On the driver's own connection, since any statement through SQLAlchemy would begin a transaction."""
-        driver: Any = (await self._writer.get_raw_connection()).driver_connection
-        await driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+def _transact(connection: Connection, work: Callable[[Connection], T], patience: float = inf) -> T:
+    """In the connection's thread: one transaction, which waits `patience` seconds for a lock of another process."""
+    with _patient(connection, patience), connection.begin():
+        return work(connection)
+
+
+@contextmanager
+def _patient(connection: Connection, seconds: float) -> Iterator[None]:
+    if seconds == inf:
+        yield
+        return
+    _run_pragma(connection, f"busy_timeout = {int(1000 * seconds)}")
+    try:
+        yield
+    finally:
+        _run_pragma(connection, f"busy_timeout = {_BUSY_TIMEOUT}")
+
+
+def _run_pragma(connection: Connection, pragma: str) -> Any:
+    """Outside of any transaction: SQLAlchemy would begin one for a statement of its own."""
+    driver: Any = connection.connection.driver_connection
+    return driver.execute(f"PRAGMA {pragma}").fetchone()
+
+
+def _truncate_log(connection: Connection) -> bool:
+    """Whether somebody was in the way. Waits half a second for them: writers wait as long."""
+    with _patient(connection, 0.5):
+        return bool(_run_pragma(connection, "wal_checkpoint(TRUNCATE)")[0])
 
 
 @asynccontextmanager
@@ -182,19 +267,15 @@ async def open_database(path: Path, migrations: Path) -> AsyncIterator[Database]
     with hold_lock(path.with_name(path.name + ".lock")):
         _create_private(path)
         async with trio_asyncio.open_loop() as loop:
-            url = URL.create("sqlite+aiosqlite", database=str(path))
-            engine = create_async_engine(url, pool_size=_READERS + 1, max_overflow=0)
-            event.listen(engine.sync_engine, "connect", _prepare)
+            writer = _Session(path, loop, is_writer=True)
+            readers = [_Session(path, loop, is_writer=False) for _ in range(_READERS)]
             try:
-                writer, *readers = await trio_asyncio.aio_as_trio(_connect, loop=loop)(engine, migrations)
-                try:
-                    yield Database(loop, writer, readers)
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await trio_asyncio.aio_as_trio(_close, loop=loop)([*readers, writer])
+                await _open(writer, readers, migrations)
+                yield Database(writer, readers)
             finally:
                 with trio.CancelScope(shield=True):
-                    await trio_asyncio.aio_as_trio(engine.dispose, loop=loop)()
+                    for session in (*readers, writer):
+                        await session.close()
 
 
 def _create_private(path: Path) -> None:
@@ -206,40 +287,18 @@ def _create_private(path: Path) -> None:
         os.close(handle)
 
 
-def _prepare(connection: Any, _record: Any) -> None:
-    """Set up one DBAPI connection. Autocommit mode: the `begin` event below says when a transaction starts, and how."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-async def _connect(engine: AsyncEngine, migrations: Path) -> list[AsyncConnection]:
-    """The writer and then the readers, once the tables are up to date."""
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
+async def _open(writer: _Session, readers: Sequence[_Session], migrations: Path) -> None:
+    """Connect all; the readers once the tables are up to date."""
     try:
-        async with AsyncExitStack() as opened:
-            writer = await opened.enter_async_context(engine.connect())
-            writer = await writer.execution_options(immediate=True)
-            async with writer.begin():
-                await writer.run_sync(_migrate, migrations)
-            readers = [await opened.enter_async_context(engine.connect()) for _ in range(_READERS)]
-            opened.pop_all()
-    except exc.SQLAlchemyError as error:
+        await writer.run(_transact, partial(_migrate, migrations=migrations))
+        for reader in readers:
+            await reader.open()
+    except (exc.SQLAlchemyError, sqlite3.Error) as error:
         raise _explain(error) from None
-    return [writer, *readers]
 
 
-async def _close(connections: Sequence[AsyncConnection]) -> None:
-    async with AsyncExitStack() as opened:
-        for connection in connections:
-            opened.push_async_callback(connection.close)
+def _cannot_be_cancelled(_raise_cancel: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 def _migrate(connection: Connection, migrations: Path) -> None:
@@ -265,8 +324,7 @@ def _change_nothing(connection: Connection) -> None:
 
 
 def _explain(error: exc.SQLAlchemyError | sqlite3.Error) -> DatabaseError:
-    cause = error.orig if isinstance(error, exc.DBAPIError) else error
-    text = str(cause) if isinstance(cause, sqlite3.Error) else type(error).__name__  # others may tell of statements
+    text = _text(error)
     if "disk is full" in text:
         return DatabaseError("the disk is full: free some space; nothing that was acknowledged is lost")
     if "readonly" in text:
@@ -274,3 +332,8 @@ def _explain(error: exc.SQLAlchemyError | sqlite3.Error) -> DatabaseError:
     if "not a database" in text or "malformed" in text:
         return DatabaseError("the file is not an intact database: restore it from a backup")
     return DatabaseError(f"the database failed: {text}")
+
+
+def _text(error: exc.SQLAlchemyError | sqlite3.Error) -> str:
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    return str(cause) if isinstance(cause, sqlite3.Error) else type(error).__name__  # others may tell of statements

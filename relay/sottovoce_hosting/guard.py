@@ -4,8 +4,9 @@ Every connection has deadlines, bounded buffers and its own exception boundary. 
 elsewhere. Hypercorn's private names that this leans on are checked at start (`check_patch_points`).
 """
 
+import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from math import inf
 from typing import Any, Final
@@ -16,32 +17,45 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.protocol.ws_stream import WebsocketBuffer, WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from wsproto.extensions import Extension
 
 from sottovoce_wire import limits
 
+from .addresses import Addresses, Doors, Peer, Source, without_addresses
+from .budget import Budget
 from .errors import StartError, name_of, place_of
 from .logs import Rare, log
-from .service import Application, Scope, Send
+from .rates import Rates
+from .refusals import refuse_crowd
+from .service import Application, Receive, Scope, Send
+from .unhandled import Inbox, Message
 
-_READ_SIZE: Final = 2**16
-#: Messages that one connection may have parsed and not yet handled.
-_UNHANDLED_MESSAGES: Final = 8
+#: At most so much is parsed before other connections get their turn.
+_READ_SIZE: Final = 2**14
+#: Bytes of input that all connections together may have read and not yet handled.
+_UNHANDLED_BYTES: Final = 64 * 2**20
+_CROWD: Final = "too many from one address block, or too fast; if it is a proxy of yours, set trusted_proxies"
+#: When a client that was refused for its neighbours may ask again.
+_CROWD_SECONDS: Final = 10
+#: In a WebSocket's `extensions`: a function that gives the next message if it is here already, else None.
+RECEIVE_READY: Final = "sottovoce.receive_ready"
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """Seconds. `first_request`: until the whole head and body of a connection's first request are in. `request`: the
     same of later ones, and the idle limit between two.
-    `first_message`: from a WebSocket upgrade to its first message. `write`: for one write to be taken by the peer.
-    `close`: for the peer to go, and for the handler to end, once either side has closed."""
+    `first_message`: from a WebSocket upgrade to its first message. `message`: from the first byte of a later one to its
+    last. `write`: for one write to be taken by the peer. `close`: for the peer to go, and for the handler to end, once
+    either side has closed."""
 
     first_request: float = 10
     request: float = 30
     first_message: float = 10
+    message: float = 60  # a full message at 17 kB/s
     write: float = 30
     close: float = 2
 
@@ -75,14 +89,14 @@ def check_patch_points() -> None:
 
 def _has_patch_points() -> bool:
     """Whether every private name that is replaced, overridden or read here exists: without one nothing is guarded."""
+    nothing, config, context = [None] * 4, _hypercorn_config(), WorkerContext(None)
     try:
         protocol_type: Any = _Protocol
         stream_type: Any = WSStream
-        nothing, context = [None] * 4, WorkerContext(None)
-        protocol = protocol_type(None, _hypercorn_config(), context, None, None, *nothing)
-        stream = stream_type(None, _hypercorn_config(), context, None, *nothing, 1)
+        protocol = protocol_type(None, config, context, None, None, *nothing)
+        part = stream_type(None, config, context, None, *nothing, 1).buffer
         names_exist = hasattr(ws_stream, "PerMessageDeflate") and hasattr(H11Protocol, "_check_protocol")
-        return names_exist and protocol.stream is None and bool(stream.buffer.length == 0)
+        return names_exist and protocol.stream is None and bool(part.length == 0 and part.value is None)
     except (AttributeError, TypeError):
         return False
 
@@ -93,20 +107,47 @@ def _hypercorn_config() -> Config:
     config.errorlog = None  # what goes wrong is logged here, without bytes or addresses
     config.include_server_header = False
     # One byte more than a frame may have, so that the protocol above can name the fault; beyond that it is closed.
-    config.websocket_max_message_size = limits.MAX_FRAME + 1
+    config.websocket_max_message_size = limits.MAX_MESSAGE + 1
     return config
 
 
-class Guard:
-    """The connections of one server, at most `max_connections` at a time. `handle` serves what a listener accepts."""
+@dataclass(frozen=True)
+class Crowds:
+    """Which connections are one crowd, and how large it may be: addresses, and the doors of their blocks.
 
-    def __init__(self, app: Application, max_connections: int, deadlines: Deadlines) -> None:
-        self._app = app
+    By default no block is limited.
+    """
+
+    addresses: Addresses = field(default_factory=Addresses)
+    doors: Doors = field(default_factory=lambda: Doors(2**31, Rates(rate=1e9, burst=10**9)))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the connections of one server have in common."""
+
+    app: Application
+    deadlines: Deadlines
+    crowds: Crowds = field(default_factory=Crowds)
+    config: Config = field(default_factory=_hypercorn_config)
+    context: WorkerContext = field(default_factory=lambda: WorkerContext(None))
+    budget: Budget = field(default_factory=lambda: Budget(_UNHANDLED_BYTES))
+    failures: Rare = field(default_factory=lambda: Rare("a connection failed"))
+    refusals: Rare = field(default_factory=lambda: Rare("a connection was refused"))
+
+
+class Guard:
+    """The connections of one server, at most `max_connections` at a time, and as many of one block as `crowds` lets in.
+
+    `handle` serves what a listener accepts. Handlers find in the scope's `state` the `peer` that they answer: an opaque
+    value for a block of addresses, or None for what is not one client.
+    """
+
+    def __init__(
+        self, app: Application, max_connections: int, deadlines: Deadlines, crowds: Crowds | None = None
+    ) -> None:
+        self._shared = _Shared(app, deadlines, crowds or Crowds())
         self._max_connections = max_connections
-        self._deadlines = deadlines
-        self._config = _hypercorn_config()
-        self._context = WorkerContext(None)
-        self._failures = Rare("a connection failed")
         self._connections: set[_Connection] = set()
         self._waiting = trio.lowlevel.ParkingLot()
 
@@ -116,22 +157,39 @@ class Guard:
         Cancellation: the connection is cut off; a write under way may last until its deadline unless `cut_off` is
         called.
         """
-        if len(self._connections) >= self._max_connections:
-            await trio.aclose_forcefully(stream)
+        try:
+            source = self._shared.crowds.addresses.source_of(stream)
+        except OSError:
+            await trio.aclose_forcefully(stream)  # gone before we looked
             return
-        connection = _Connection(self._app, self._config, self._context, stream, self._deadlines, self._failures)
+        if len(self._connections) >= self._max_connections:
+            await self._refuse(stream, "too many in all")
+        elif not self._shared.crowds.doors.enter(source.peer):
+            await self._refuse(stream, _CROWD)
+        else:
+            try:
+                await self._serve(stream, source)
+            finally:
+                self._shared.crowds.doors.leave(source.peer)
+
+    async def _serve(self, stream: trio.abc.Stream, source: Source) -> None:
+        connection = _Connection(self._shared, stream, source)
         self._connections.add(connection)
         try:
             await connection.run()
         finally:
             self._connections.discard(connection)
             self._waiting.unpark_all()
-            with trio.move_on_after(self._deadlines.close, shield=True):
+            with trio.move_on_after(self._shared.deadlines.close, shield=True):
                 await stream.aclose()
+
+    async def _refuse(self, stream: trio.abc.Stream, reason: str) -> None:
+        self._shared.refusals.note(reason=reason)
+        await trio.aclose_forcefully(stream)
 
     async def retire(self) -> None:
         """Let no connection take another request: idle ones end now, the others after their answer."""
-        await self._context.terminated.set()
+        await self._shared.context.terminated.set()
         for connection in self._connections:
             connection.end_if_idle()
 
@@ -153,26 +211,35 @@ class _Connection:
     It is Hypercorn's task group as well: `spawn_app` and `spawn` are called by the protocol.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        config: Config,
-        context: WorkerContext,
-        stream: trio.abc.Stream,
-        deadlines: Deadlines,
-        failures: Rare,
-    ) -> None:
-        self._app = app
+    __slots__ = (
+        "_closing",
+        "_deadlines",
+        "_handling",
+        "_inbox",
+        "_nursery",
+        "_protocol",
+        "_scope",
+        "_shared",
+        "_socket",
+        "_source",
+        "_stream",
+        "_write_lock",
+        "_write_scope",
+        "_writes",
+    )
+
+    def __init__(self, shared: _Shared, stream: trio.abc.Stream, source: Source) -> None:
+        self._shared = shared
         self._stream = stream
-        self._deadlines = deadlines
-        self._config = config
-        self._context = context
-        self._failures = failures
+        self._source = source
+        self._deadlines = shared.deadlines
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._scope = trio.CancelScope()
         self._write_scope = trio.CancelScope()
         self._write_lock = trio.Lock()
         self._nursery: trio.Nursery
         self._protocol: _Protocol
+        self._inbox = Inbox(shared.budget)
         self._writes = 0
         self._handling = 0
         self._closing = False
@@ -185,7 +252,7 @@ class _Connection:
             except* (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
                 pass  # the peer is gone
             except* Exception as errors:
-                self._failures.note(error=name_of(errors), at=place_of(errors))
+                self._shared.failures.note(error=name_of(errors), at=place_of(errors))
 
     async def _serve(self) -> None:
         self._expect(self._deadlines.first_request)
@@ -193,9 +260,9 @@ class _Connection:
             await self._stream.do_handshake()
         async with trio.open_nursery() as self._nursery:
             self._protocol = _Protocol(
-                self._app,  # type: ignore[arg-type] # handed back to spawn_app, which knows better
-                self._config,
-                self._context,
+                self._shared.app,  # type: ignore[arg-type] # handed back to spawn_app, which knows better
+                self._shared.config,
+                self._shared.context,
                 self,  # type: ignore[arg-type] # a task group as far as the protocol uses one
                 ConnectionState({}),
                 isinstance(self._stream, trio.SSLStream),
@@ -214,14 +281,26 @@ class _Connection:
         while data := await self._stream.receive_some(_READ_SIZE):
             if self._closing:
                 continue  # a closed peer's last words are let in, so that ours are not lost to a reset
+            if self._inbox.has_to_wait:
+                await self._wait_for_room()
             await self._protocol.handle(RawData(bytes(data)))
-            if self._is_oversize():
-                await self._finish()
+            stream = self._protocol.stream
+            if isinstance(stream, WSStream) and not self._closing:
+                await self._watch_message(stream.buffer)
 
-    def _is_oversize(self) -> bool:
-        """Hypercorn answers a message that is too large with a close frame, and goes on buffering what follows."""
-        stream = self._protocol.stream
-        return isinstance(stream, WSStream) and stream.buffer.length > self._config.websocket_max_message_size
+    async def _wait_for_room(self) -> None:
+        """The deadline goes on meanwhile, and whoever comes through has the time back that was taken from him."""
+        began = trio.current_time()
+        await self._shared.budget.wait_for_room()
+        self._scope.deadline += trio.current_time() - began
+
+    async def _watch_message(self, part: WebsocketBuffer) -> None:
+        """Bound a message that is not whole yet, in size and in time."""
+        self._inbox.note_part(part.length)
+        if part.length > self._shared.config.websocket_max_message_size:
+            await self._finish()  # Hypercorn says that it is too large, and would go on buffering what follows
+        elif part.value is not None and self._scope.deadline == inf:
+            self._expect(self._deadlines.message)
 
     # --- What is waited for ---------------------------------------------------------------------------------
 
@@ -258,8 +337,26 @@ class _Connection:
 
         The deadline bounds how long that may hold up the handler's cancellation.
         """
+        rest = self._write_at_once(data)
+        if not rest:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.CancelScope(shield=len(rest) < len(data)):
+            await self._write_patiently(rest)
+
+    def _write_at_once(self, data: bytes) -> bytes:
+        """Write what the system takes at once: nearly always all, at half the cost. Returns the rest. TLS can't."""
+        if self._socket is None or self._is_over or self._write_lock.locked():
+            return data
+        self._writes += 1
+        try:
+            return data[os.write(self._socket.fileno(), data) :]
+        except OSError:
+            return data  # full, closed or gone: the other way finds out
+
+    async def _write_patiently(self, data: bytes) -> None:
         async with self._write_lock:
-            if self._closing or self._scope.cancel_called:
+            if self._is_over:
                 return  # nothing of it has left, and a cut that came while the lock was taken has no write to end
             self._writes += 1
             with trio.move_on_after(self._deadlines.write, shield=True) as self._write_scope:
@@ -269,6 +366,10 @@ class _Connection:
                     self._expect(self._deadlines.close)  # the reader sees the end too, and tells the handler
             if self._write_scope.cancelled_caught:
                 self._scope.cancel()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closing or self._scope.cancel_called
 
     async def _finish(self) -> None:
         """Say that nothing more comes, and give the peer a moment to read it and go."""
@@ -289,21 +390,28 @@ class _Connection:
 
     async def spawn_app(
         self, _app: Any, _config: Config, scope: Any, send: Any
-    ) -> Callable[[dict[str, Any]], Awaitable[None]]:
+    ) -> Callable[[Message], Awaitable[None]]:
         """Start the handler of a request or WebSocket; returns where the protocol puts the messages for it."""
+        inbox = self._inbox = Inbox(self._shared.budget)
+        scope["state"]["peer"] = self._peer_of(scope)
+        scope["headers"] = without_addresses(scope["headers"])
         if scope["type"] == "websocket":
             self._expect(self._deadlines.first_message)
-        put, messages = trio.open_memory_channel[dict[str, Any]](_UNHANDLED_MESSAGES)
+            scope["extensions"][RECEIVE_READY] = inbox.receive_ready
         self._handling += 1
-        self._nursery.start_soon(self._handle, scope, messages, send)
+        self._nursery.start_soon(self._handle, scope, inbox, send)
 
-        async def put_unless_ended(message: dict[str, Any]) -> None:
-            try:
-                await put.send(message)
-            except trio.BrokenResourceError:
-                await trio.lowlevel.checkpoint()  # the handler has ended; its peer may still be talking
+        async def put(message: Message) -> None:
+            if message["type"] == "websocket.receive" or message.get("more_body") is False:
+                self._expect_nothing()
+            await inbox.put(message)
 
-        return put_unless_ended
+        return put
+
+    def _peer_of(self, scope: Scope) -> Peer | None:
+        if not self._source.is_trusted_proxy:
+            return self._source.peer
+        return self._shared.crowds.addresses.forwarded(scope["headers"])
 
     def spawn(self, function: Any, *args: Any) -> None:
         """Start a task of the protocol's own."""
@@ -311,21 +419,31 @@ class _Connection:
 
     # --- The handler ----------------------------------------------------------------------------------------
 
-    async def _handle(self, scope: Scope, messages: trio.MemoryReceiveChannel[dict[str, Any]], send: Any) -> None:
-        async def receive() -> dict[str, Any]:
-            message = await messages.receive()
-            if message["type"] == "websocket.receive" or message.get("more_body") is False:
-                self._expect_nothing()
-            return message
-
+    async def _handle(self, scope: Scope, inbox: Inbox, send: Any) -> None:
         try:
-            await self._app(scope, receive, self._with_checkpoint(send))
+            await self._admit(scope, inbox.receive, self._with_checkpoint(send))
+        except* h11.LocalProtocolError as errors:
+            # What the peer said meanwhile makes an answer impossible: no handler's fault.
+            self._shared.failures.note(error=name_of(errors), at=place_of(errors))
         except* Exception as errors:
             log.error("a handler failed", error=name_of(errors), at=place_of(errors))
         finally:
-            messages.close()
+            inbox.close()
             self._handling -= 1
         await send(None)  # the handler has ended: Hypercorn completes the answer or closes
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the handler. A WebSocket through a trusted proxy counts as a connection of whom it is for."""
+        is_for_another = self._source.is_trusted_proxy and scope["type"] == "websocket"
+        peer, doors = scope["state"]["peer"] if is_for_another else None, self._shared.crowds.doors
+        if not doors.enter(peer):
+            self._shared.refusals.note(reason=_CROWD)
+            await refuse_crowd(scope, send, _CROWD_SECONDS)
+            return
+        try:
+            await self._shared.app(scope, receive, send)
+        finally:
+            doors.leave(peer)
 
     def _with_checkpoint(self, send: Send) -> Send:
         """`send`, which upstream returns from at once when the connection is closed: a loop would never let go."""

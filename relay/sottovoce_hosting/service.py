@@ -1,8 +1,9 @@
-"""What a server is to the process that hosts it: HTTP routes, perhaps a WebSocket, readiness and a drain."""
+"""What a server is to the process that hosts it: routes, perhaps a WebSocket, readiness, metrics and a drain."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias
 
+from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from sottovoce_wire.errors import WireError
@@ -54,6 +55,10 @@ class Service(Protocol):
     @property
     def name(self) -> str:
         """The server's name in logs."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What the service counts, for the process's metrics. No metric and no label names anybody."""
 
     @property
     def websockets(self) -> Mapping[str, WebSocketHandler]:

@@ -1,24 +1,23 @@
-"""Settings that every server has, and how they are read: the command line, then the environment, then defaults.
+"""Settings that every server has: their names, what they mean, their defaults and bounds.
 
-Nothing here touches the network or the disk.
+Only data: where values come from stands in configuration.py. Nothing here touches the network or the disk.
 """
 
-import os
+import ipaddress
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sottovoce_wire.errors import WireError
 from sottovoce_wire.origins import parse_origin
 
-from .errors import StartError
+from .addresses import Network
 from .logs import Level
 
 ENVIRONMENT_PREFIX: Final = "SOTTOVOCE_SERVER_"
 DEFAULT_PORT: Final = 8480
-S = TypeVar("S", bound="HostingSettings")
 
 
 def canonical_origin(url: str | None) -> str | None:
@@ -30,28 +29,88 @@ def canonical_origin(url: str | None) -> str | None:
 
 
 class HostingSettings(BaseSettings):
-    """Where a server keeps its data and where it is reached. A server adds its own fields by subclassing."""
+    """Where a server keeps its data and where it is reached. A server adds its own fields by subclassing.
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+    Descriptions are what `--help` says of a setting. A field that may be a SecretStr can be given as a file, too.
+    """
 
-    #: The folder of the databases; made if it is not there.
-    data: Path = Path("sottovoce-data")
-    #: The interface to listen on. Any but loopback needs `public_url`.
-    host: str = "127.0.0.1"
-    #: 0 takes a free port.
-    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
-    #: The address that clients use, such as https://chat.example: what signatures meant for this server name.
-    public_url: str | None = None
-    #: Certificate chain and private key (PEM): with them the server speaks TLS itself.
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    log_level: Level = "info"
-    #: Open connections at a time; fewer if the system allows fewer files.
-    max_connections: int = Field(default=10_000, ge=1)
-    #: Seconds that clients and databases get to finish when the server is told to stop.
-    drain_seconds: float = Field(default=10, gt=0)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    data: Path = Field(default=Path("sottovoce-data"), description="The folder of the databases; made if missing.")
+    host: str = Field(
+        default="127.0.0.1", description="The interface to listen on. Any but loopback needs the public URL."
+    )
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535, description="The port; 0 takes a free one.")
+    public_url: str | None = Field(
+        default=None,
+        description="The address that clients use, such as https://chat.example: what their signatures name.",
+    )
+    tls_cert: Path | None = Field(
+        default=None, description="Certificate chain (PEM): with it and the key, the server speaks TLS itself."
+    )
+    tls_key: Path | None = Field(default=None, description="Private key of the certificate (PEM).")
+    log_level: Level = Field(default="info", description="The least that is logged: debug, info, warning or error.")
+    max_connections: int = Field(
+        default=10_000, ge=1, description="Open connections at a time; fewer if the system allows fewer files."
+    )
+    max_connections_per_block: int = Field(
+        default=256, ge=1, description="Open connections at a time from one address (IPv6: one /64); not of proxies."
+    )
+    connections_per_second: float = Field(
+        default=20, gt=0, description="New connections a second from one address block, after a first burst of all."
+    )
+    requests_per_second: float = Field(
+        default=50, gt=0, description="HTTP requests a second from one address block, after a burst of four times that."
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(), description="Networks of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8."
+    )
+    drain_seconds: float = Field(
+        default=10, gt=0, description="Seconds that clients and databases get to finish when the server has to stop."
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="The port for GET /metrics (Prometheus); 0 takes a free one."
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="The loopback address on which metrics are served.")
 
     _canonical_public_url = field_validator("public_url")(canonical_origin)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but what is handed over: configuration.py reads the rest, and knows where each value came from."""
+        return (init_settings,)
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, proxies: object) -> object:
+        """In a variable they stand side by side, with commas."""
+        return proxies.replace(",", " ").split() if isinstance(proxies, str) else proxies
+
+    @field_validator("metrics_host")
+    @classmethod
+    def _metrics_stay_here(cls, host: str) -> str:
+        address = "127.0.0.1" if host == "localhost" else host
+        try:
+            is_loopback = ipaddress.ip_address(address).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback:
+            raise ValueError("metrics are for this machine only: 127.0.0.1 or ::1")
+        return address
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
@@ -60,26 +119,3 @@ class HostingSettings(BaseSettings):
         if self.tls_cert is not None and self.public_url is None:
             raise ValueError("with tls_cert, public_url says which https address the certificate is for")
         return self
-
-
-def read_settings(kind: type[S], also: tuple[type[HostingSettings], ...] = (), **given: object) -> S:
-    """The settings of one server: what was `given` and is not None, else the environment, else the default.
-
-    `also` names the other servers of this process, whose variables are no mistakes. Raises StartError that names the
-    first bad setting.
-    """
-    _refuse_unknown_variables((kind, *also))
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    try:
-        return kind(**chosen)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise StartError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
-
-
-def _refuse_unknown_variables(kinds: tuple[type[HostingSettings], ...]) -> None:
-    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for kind in kinds for name in kind.model_fields}
-    for variable in sorted(os.environ):
-        if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper() not in known:
-            raise StartError(f"{variable}: there is no such setting")

@@ -20,10 +20,13 @@ from sottovoce_wire.errors import Code
 from .database import DatabaseError
 from .errors import name_of, place_of
 from .logs import log
+from .rates import Rates
+from .refusals import refuse, refuse_crowd
 from .service import Application, Receive, Scope, Send, Service
 
 #: HTTP's own refusals, as the codes that clients know. Others are BAD_REQUEST.
 _CODES: Final = {404: Code.UNKNOWN_PATH, 405: Code.UNKNOWN_PATH, 408: Code.TOO_SLOW, 413: Code.FRAME_TOO_LARGE}
+_HEALTH: Final = ("/livez", "/readyz")
 
 
 def answer(body: msgspec.Struct, status: int = 200) -> Response:
@@ -39,8 +42,11 @@ class _App(QuartTrio):
         return await super().handle_http_exception(NotFound() if isinstance(error, RoutingException) else error)
 
 
-def make_app(services: Sequence[Service]) -> Application:
-    """The ASGI application of these services: WebSockets by exact path, everything else over one Quart app."""
+def make_app(services: Sequence[Service], rates: Rates) -> Application:
+    """The ASGI application of these services: WebSockets by exact path, everything else over one Quart app.
+
+    `rates` are of HTTP requests by peer; health is asked for as often as anybody likes.
+    """
     app = _App("sottovoce", static_folder=None)
     app.url_map.merge_slashes = False  # a path has one spelling
     app.config["MAX_CONTENT_LENGTH"] = limits.MAX_DIRECTORY_BODY
@@ -55,7 +61,9 @@ def make_app(services: Sequence[Service]) -> Application:
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         if not scope["raw_path"].startswith(b"/"):
-            await _refuse_target(scope, send)
+            await refuse(scope, send, 400, Problem(Code.BAD_REQUEST, "the request's target is no path"))
+        elif scope["type"] != "websocket" and (wait := _wait_for(rates, scope)):
+            await refuse_crowd(scope, send, wait)
         elif scope["type"] != "websocket":
             await app(scope, receive, send)  # type: ignore[arg-type] # the same ASGI, in narrower words
         elif handler := sockets.get(scope["path"]):
@@ -64,6 +72,12 @@ def make_app(services: Sequence[Service]) -> Application:
             await send({"type": "websocket.close"})
 
     return dispatch
+
+
+def _wait_for(rates: Rates, scope: Scope) -> float:
+    """Seconds until this peer's next request; 0.0 if it may have one now."""
+    peer = scope["state"]["peer"]
+    return 0.0 if peer is None or scope["path"] in _HEALTH else rates.take(peer)
 
 
 def _add_health(app: QuartTrio, services: Sequence[Service]) -> None:
@@ -77,17 +91,6 @@ def _add_health(app: QuartTrio, services: Sequence[Service]) -> None:
         if reasons:
             return answer(Problem(Code.TRY_AGAIN, reasons[0]), 503)
         return Response("ready\n", content_type="text/plain")
-
-
-async def _refuse_target(scope: Scope, send: Send) -> None:
-    """Proxies are asked for whole URLs, and we are none; Quart would take them apart and fail."""
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close"})
-        return
-    body = msgspec.json.encode(Problem(Code.BAD_REQUEST, "the request's target is no path"))
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def _refuse(error: HTTPException) -> Response:

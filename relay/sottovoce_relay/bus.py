@@ -1,4 +1,5 @@
-"""Who receives which queue, and how the writer reaches them: the seam behind which queues live on several machines.
+"""Who receives which queue, and how the rest of the relay reaches them: the seam behind which queues live on several
+machines.
 
 In one process a call is enough. Nothing here waits, stores or knows frames.
 """
@@ -6,15 +7,26 @@ In one process a call is enough. Nothing here waits, stores or knows frames.
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import QueueId
 
-from .envelopes import Loss, Stored
+from .envelopes import Envelope, Loss
+from .mailboxes import Mailbox
 
 
 class Listener(Protocol):
     """A connection that receives queues. It is called between two awaits and must not raise."""
 
-    def committed(self, queue: QueueId, envelopes: Sequence[Stored]) -> None:
+    def follows(self, queue: QueueId) -> bool:
+        """Whether an envelope that arrives now comes right after what is pushed, or waits in memory to be."""
+
+    def push(self, mailbox: Mailbox) -> None:
+        """Give the owner what is unpushed there, although it may not be written yet, as far as credit and room go."""
+
+    def pass_on(self, queue: QueueId, key_class: KeyClass, body: bytes) -> None:
+        """Give this to the owner, or drop it: nobody keeps it."""
+
+    def committed(self, queue: QueueId, envelopes: Sequence[Envelope]) -> None:
         """These envelopes are in the database, in this order, and none before them is still to come."""
 
     def unsure(self, queue: QueueId) -> None:
@@ -22,6 +34,9 @@ class Listener(Protocol):
 
     def lost(self, loss: Loss) -> None:
         """Envelopes expired."""
+
+    def deleted(self) -> None:
+        """One of the queues is no more."""
 
     def displaced(self) -> None:
         """Another connection receives one of the queues now."""
@@ -33,21 +48,28 @@ class Bus:
     def __init__(self) -> None:
         self._listeners: dict[QueueId, Listener] = {}
 
+    def __len__(self) -> int:
+        return len(self._listeners)
+
     def listen(self, queue: QueueId, listener: Listener) -> None:
         """Receive `queue`. Whoever did so before is displaced."""
         before = self._listeners.get(queue)
-        self._listeners[queue] = listener
         if before is not None and before is not listener:
             before.displaced()
+        self._listeners[queue] = listener
 
     def stop(self, queue: QueueId, listener: Listener) -> None:
         """Receive `queue` no longer, if `listener` still did."""
         if self._listeners.get(queue) is listener:
             del self._listeners[queue]
 
-    def committed(self, envelopes: Iterable[Stored]) -> None:
+    def listener(self, queue: QueueId) -> Listener | None:
+        """Who receives `queue`."""
+        return self._listeners.get(queue)
+
+    def committed(self, envelopes: Iterable[Envelope]) -> None:
         """Tell the listeners what was committed."""
-        by_queue: dict[QueueId, list[Stored]] = {}
+        by_queue: dict[QueueId, list[Envelope]] = {}
         for envelope in envelopes:
             if envelope.queue in self._listeners:
                 by_queue.setdefault(envelope.queue, []).append(envelope)

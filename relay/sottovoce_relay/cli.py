@@ -1,52 +1,35 @@
-"""The command `sottovoce-relay`. It reads arguments and hands over to the hosting package; nothing else."""
+"""The command `sottovoce-relay`: what a relay is to the hosting package, which has the commands."""
 
-import sys
-from importlib.metadata import version
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-import cyclopts
+from sottovoce_hosting.entry import start
 
-from sottovoce_hosting.errors import StartError
-from sottovoce_hosting.process import run, say
-from sottovoce_hosting.settings import read_settings
-
-from .app import open_relay
-from .settings import RelaySettings
+if TYPE_CHECKING:
+    from sottovoce_hosting.commands import Part
+    from sottovoce_relay.settings import RelaySettings
 
 _NAME: Final = "sottovoce-relay"
-app: Final = cyclopts.App(
-    name=_NAME,
-    version=lambda: version("sottovoce"),
-    help="A Sottovoce relay: queues of ciphertext for programs that talk privately.",
-)
+_HELP: Final = "A Sottovoce relay: queues of ciphertext for programs that talk privately."
 
 
-@app.command
-def serve(
-    *, data: Path | None = None, host: str | None = None, port: int | None = None, public_url: str | None = None
-) -> int:
-    """Serve until SIGTERM or SIGINT. What is not given is read from SOTTOVOCE_SERVER_... variables.
+def part() -> "Part[RelaySettings]":
+    """The relay as a part of a program. Raises ModuleNotFoundError without the extra `relay`."""
+    from sottovoce_hosting.commands import Part
 
-    Parameters
-    ----------
-    data
-        The folder of the database.
-    host
-        The interface to listen on. Any but loopback needs the public URL.
-    port
-        The port; 0 takes a free one.
-    public_url
-        The address that clients use, such as https://chat.example.
-    """
-    try:
-        settings = read_settings(RelaySettings, data=data, host=host, port=port, public_url=public_url)
-    except StartError as error:
-        say(_NAME, str(error))
-        return 1
-    return run(_NAME, lambda origins: [open_relay(settings, origins)], settings)
+    from .app import DATABASE, MIGRATIONS, open_relay
+    from .settings import RelaySettings
+    from .statistics import statistics
+
+    return Part("relay", RelaySettings, open_relay, DATABASE, MIGRATIONS, statistics)
+
+
+def _commands() -> Callable[[], object]:
+    from sottovoce_hosting.commands import Program, make_commands
+
+    return make_commands(Program(_NAME, _HELP, (part(),)))
 
 
 def main() -> None:
     """The console script's entry."""
-    sys.exit(app())
+    start(_NAME, "relay", _commands)

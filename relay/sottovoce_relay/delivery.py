@@ -5,32 +5,37 @@ Spec: relay, delivery.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.frames import Delivery as Item
-from sottovoce_wire.ids import QueueId
 
-from .envelopes import Page, Range, Stored, ranges_of
-from .states import DELIVERY, DeliveryEvent, DeliveryState
+from .envelopes import Envelope, Page
+from .mailboxes import Mailbox
+from .states import DELIVERY, DeliveryEvent, DeliveryState, EnvelopeState
 
 #: Bodies in one Deliver frame, so that it stays far below a frame's limit.
 MAX_PUSH = 512 * 1024
 
 
 class Delivery:
-    """The delivery of `queue` on one connection. Numbers count 1, 2, 3 … and mean nothing on another."""
+    """The delivery of one queue on one connection. Numbers count 1, 2, 3 … and mean nothing on another.
 
-    def __init__(self, queue: QueueId) -> None:
-        self.queue = queue
-        self.state = DeliveryState.IDLE
+    `note` is told of the envelopes that are pushed.
+    """
+
+    def __init__(self, mailbox: Mailbox, count: int, size: int, note: Callable[[Sequence[Envelope]], None]) -> None:
+        self.mailbox = mailbox
+        self._note = note
+        self.queue = mailbox.queue
+        self.state = DELIVERY[DeliveryState.IDLE, DeliveryEvent.RECEIVE]
         self.cursor = 0  # the highest queue number that was pushed or passed over
         self._head = 0  # the highest queue number known to be committed
         self._in_doubt = False  # something was committed, perhaps, that no page read so far shows
         self._pushed = 0  # the highest delivery number given out
-        self._unacknowledged: dict[int, tuple[int, int]] = {}  # delivery number -> queue number, length
-        self._count = 0
-        self._size = 0
+        self._unacknowledged: dict[int, Envelope] = {}  # by delivery number
+        self._count = count  # the credit, in envelopes
+        self._size = size  # and in bytes
         self._used = 0  # bytes of credit in use
         self._starved = False  # the next envelope does not fit the credit that is left
         self._was_freed = False  # credit came back since a page was begun
@@ -41,27 +46,19 @@ class Delivery:
 
     # --- What moves it -------------------------------------------------------------------------------------------
 
-    def start(self, count: int, size: int) -> bool:
-        """Begin, with this much credit. False if it has begun before."""
-        if (self.state, DeliveryEvent.RECEIVE) not in DELIVERY:
-            return False
-        self._step(DeliveryEvent.RECEIVE)
-        self._count, self._size = count, size
-        return True
-
     def unsure(self) -> None:
         """A write to the queue failed: whatever it left shows in the database alone."""
-        if self.state is not DeliveryState.IDLE:
-            self._step(DeliveryEvent.UNSURE)
-            self._in_doubt = True
+        self._step(DeliveryEvent.UNSURE)
+        self._in_doubt = True
+        self.mailbox.unpushed.clear()
 
     def begin_page(self) -> tuple[int, tuple[int, int]]:
         """A page is about to be read: behind which number, and at most how many envelopes and bytes of bodies."""
         self._in_doubt = self._was_freed = False
-        allowance = (self._count - len(self._unacknowledged), min(self._size - self._used, MAX_PUSH))
-        return self.cursor, allowance
+        self._head = self.cursor  # the page shows what was committed before
+        return self.cursor, self._room()
 
-    def take_page(self, page: Page) -> tuple[Item, ...]:
+    def take_page(self, page: Page) -> Sequence[Item]:
         """What to push of the page that `begin_page` announced. Goes live when nothing is left."""
         if self._backlog_end is None:
             self._backlog_end = page.head
@@ -69,33 +66,57 @@ class Delivery:
             self._step(DeliveryEvent.PAGE)
             self._starved = page.cursor == self.cursor and not self._was_freed
             self.cursor = page.cursor
-            return tuple(self._push(envelope) for envelope in page.envelopes)
+            return self._push_all([envelope for envelope in page.envelopes if not self._is_leaving(envelope)])
         self.cursor = max(self.cursor, page.head)  # numbers that no envelope has any more
+        self._backlog_end = min(self._backlog_end, self.cursor)  # the rest of it expired
         at_head = self._head <= self.cursor and not self._in_doubt
         self._step(DeliveryEvent.EMPTY_AT_HEAD if at_head else DeliveryEvent.EMPTY_BEHIND)
         return ()
 
-    def take_commit(self, envelopes: Sequence[Stored], now: float) -> tuple[Item, ...]:
+    def follows(self) -> bool:
+        """Whether an envelope that arrives now comes right after what is pushed or unpushed in memory."""
+        unpushed = self.mailbox.unpushed
+        end = max(self.cursor, unpushed[-1].seq) if unpushed else self.cursor
+        return self.state is DeliveryState.LIVE and end >= self.mailbox.last
+
+    def push_unwritten(self) -> Sequence[Item]:
+        """What to push of the unpushed in memory, as far as the credit goes."""
+        unpushed = self.mailbox.unpushed
+        room, size = self._room()
+        pushed: list[Envelope] = []
+        while unpushed:
+            envelope = unpushed[0]
+            if envelope.seq > self.cursor and envelope.state is not EnvelopeState.GONE:
+                size -= envelope.size
+                if len(pushed) >= room or size < 0:
+                    break
+                pushed.append(envelope)
+            unpushed.popleft()  # pushed now, or at its commit, or failed
+            self.cursor = max(self.cursor, envelope.seq)
+        return self._push_all(pushed)
+
+    def take_commit(self, envelopes: Sequence[Envelope], now: float) -> Sequence[Item]:
         """What to push of envelopes that were just committed, in the queue's order; the rest waits for a page."""
         self._head = max(self._head, envelopes[-1].seq)
         if self.state is not DeliveryState.LIVE:
-            if self.state is DeliveryState.PAGING:
-                self._step(DeliveryEvent.COMMITTED)
+            self._step(DeliveryEvent.COMMITTED)
             return ()
         waiting = deque(envelope for envelope in envelopes if envelope.seq > self.cursor)
-        items: list[Item] = []
-        length = 0
-        while waiting and self._fits(waiting[0]) and length + len(waiting[0].body) <= MAX_PUSH:
+        room, size = self._room()
+        pushed: list[Envelope] = []
+        while waiting and len(pushed) < room and size >= waiting[0].size:
             envelope = waiting.popleft()
             self.cursor = envelope.seq
-            if envelope.expires_at > now:
-                length += len(envelope.body)
-                items.append(self._push(envelope))
+            if envelope.expires_at > now and envelope.state is not EnvelopeState.DELETING:  # acknowledged before
+                size -= envelope.size
+                pushed.append(envelope)
+        if waiting:
+            self.mailbox.unpushed.clear()  # pages will bring it
         self._step(DeliveryEvent.BEYOND_CREDIT if waiting else DeliveryEvent.COMMITTED)
-        return tuple(items)
+        return self._push_all(pushed)
 
-    def acknowledge(self, upto: int, singles: Sequence[int]) -> tuple[Range, ...]:
-        """What to delete. Repeating an acknowledgement deletes nothing. Raises WireError (BAD_ACK) beyond `pushed`."""
+    def acknowledge(self, upto: int, singles: Sequence[int]) -> list[Envelope]:
+        """What is acknowledged. Said again it names nothing. Raises WireError (BAD_ACK) beyond what was pushed."""
         if upto > self._pushed or any(number > self._pushed for number in singles):
             raise WireError(Code.BAD_ACK, "an acknowledgement names what this connection has not been given")
         numbers = []
@@ -105,15 +126,21 @@ class Delivery:
             numbers.append(number)
         numbers.extend({number for number in singles if number > upto and number in self._unacknowledged})
         gone = [self._unacknowledged.pop(number) for number in numbers]
-        self._used -= sum(length for _, length in gone)
+        self._used -= sum(envelope.size for envelope in gone)
         if gone:
             self._starved, self._was_freed = False, True
-        return ranges_of(self.queue, (seq for seq, _ in gone))
+        return gone
 
-    def deleted(self, ranges: Sequence[Range]) -> None:
-        """The deletion that `acknowledge` asked for is committed."""
+    def gone(self, envelopes: Sequence[Envelope]) -> None:
+        """What `acknowledge` named is not in the database any more."""
         end = self._backlog_end or 0
-        self._backlog_left -= sum(max(0, min(gone.upto, end) - gone.after) for gone in ranges)
+        self._backlog_left -= sum(envelope.seq <= end for envelope in envelopes)
+
+    def end(self) -> list[Envelope]:
+        """The connection is over: what was pushed and not acknowledged."""
+        left = list(self._unacknowledged.values())
+        self._unacknowledged.clear()
+        return left
 
     def expired(self, total: int, told: int) -> int:
         """How many envelopes the owner must now be told are lost, when `total` ever expired and `told` were told."""
@@ -141,13 +168,29 @@ class Delivery:
     def _step(self, event: DeliveryEvent) -> None:
         self.state = DELIVERY[self.state, event]
 
-    def _fits(self, envelope: Stored) -> bool:
-        return len(self._unacknowledged) < self._count and self._used + len(envelope.body) <= self._size
+    def _room(self) -> tuple[int, int]:
+        """How many envelopes may be pushed now, and how many bytes of bodies."""
+        return self._count - len(self._unacknowledged), min(self._size - self._used, MAX_PUSH)
 
-    def _push(self, envelope: Stored) -> Item:
+    def _is_leaving(self, envelope: Envelope) -> bool:
+        """Whether it was acknowledged on the connection before, and its deletion is under way."""
+        known = self.mailbox.known.get(envelope.name)
+        if envelope.seq in self.mailbox.leaving:
+            return True
+        return known is not None and known.seq == envelope.seq and known.state is EnvelopeState.DELETING
+
+    def _push_all(self, envelopes: Sequence[Envelope]) -> Sequence[Item]:
+        if envelopes:
+            self._note(envelopes)
+        return [self._push(envelope) for envelope in envelopes]
+
+    def _push(self, envelope: Envelope) -> Item:
         self._pushed += 1
-        self._unacknowledged[self._pushed] = (envelope.seq, len(envelope.body))
-        self._used += len(envelope.body)
+        self._unacknowledged[self._pushed] = envelope
+        self._used += envelope.size
         if self._backlog_end is not None and envelope.seq <= self._backlog_end:
             self._backlog_left += 1
-        return Item(self._pushed, envelope.key_class, envelope.body)
+        item = Item(self._pushed, envelope.key_class, envelope.body)
+        envelope.pushed()
+        self.mailbox.know(envelope)
+        return item

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from typing import Final
 
 
+class _Name(enum.Enum):
+    __hash__ = object.__hash__  # Enum's own is Python code, and the tables below are looked up all the time
+
+
 @enum.unique
-class ConnectionState(enum.Enum):
+class ConnectionState(_Name):
     """Where a connection is in its life."""
 
     GREETING = "greeting"  # nothing heard yet; Hello is due
@@ -19,7 +23,7 @@ class ConnectionState(enum.Enum):
 
 
 @enum.unique
-class ConnectionEvent(enum.Enum):
+class ConnectionEvent(_Name):
     """What moves a connection."""
 
     HELLO = "hello"
@@ -41,7 +45,7 @@ CONNECTION: Final[Mapping[tuple[ConnectionState, ConnectionEvent], ConnectionSta
 
 
 @enum.unique
-class DeliveryState(enum.Enum):
+class DeliveryState(_Name):
     """Where a connection's envelopes of one queue come from."""
 
     IDLE = "idle"  # proven, and Receive was not said
@@ -50,7 +54,7 @@ class DeliveryState(enum.Enum):
 
 
 @enum.unique
-class DeliveryEvent(enum.Enum):
+class DeliveryEvent(_Name):
     """What moves a delivery."""
 
     RECEIVE = "receive"
@@ -76,9 +80,11 @@ DELIVERY: Final[Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState]] = {
 
 
 @enum.unique
-class EnvelopeState(enum.Enum):
+class EnvelopeState(_Name):
     """Where an envelope is on its way through the relay."""
 
+    NEW = "new"
+    HELD = "held"  # pushed to its owner and kept from the writer for a moment
     QUEUED = "queued"  # waits for the writer
     WRITING = "writing"  # in the transaction that is running
     STORED = "stored"  # committed; the sender was told so
@@ -87,27 +93,45 @@ class EnvelopeState(enum.Enum):
 
 
 @enum.unique
-class EnvelopeEvent(enum.Enum):
+class EnvelopeEvent(_Name):
     """What moves an envelope."""
 
+    PUSHED = "follows what a live connection is given"  # under a contact or group key
+    WAITS = "must be written first"
+    TIME_UP = "held long enough"
+    FOLLOWED = "followed by one that must be written"
+    LEFT = "the connection ended or was displaced"
     TAKEN = "writer takes its batch"
     COMMITTED = "committed"
-    REFUSED = "refused"  # by its send key, its id or a quota, decided in the transaction
+    REFUSED = "refused"  # a repeat, as the transaction found
     FAILED = "failed"
     OUTCOME_UNKNOWN = "outcome unknown"
     ACK = "ack"
+    DELETED = "deletion committed"
     EXPIRED = "expired"
 
 
 ENVELOPE: Final[Mapping[tuple[EnvelopeState, EnvelopeEvent], EnvelopeState]] = {
+    (EnvelopeState.NEW, EnvelopeEvent.PUSHED): EnvelopeState.HELD,
+    (EnvelopeState.NEW, EnvelopeEvent.WAITS): EnvelopeState.QUEUED,
+    (EnvelopeState.HELD, EnvelopeEvent.ACK): EnvelopeState.GONE,
+    (EnvelopeState.HELD, EnvelopeEvent.TIME_UP): EnvelopeState.QUEUED,
+    (EnvelopeState.HELD, EnvelopeEvent.FOLLOWED): EnvelopeState.QUEUED,
+    (EnvelopeState.HELD, EnvelopeEvent.LEFT): EnvelopeState.QUEUED,
+    (EnvelopeState.QUEUED, EnvelopeEvent.ACK): EnvelopeState.GONE,
+    (EnvelopeState.QUEUED, EnvelopeEvent.FAILED): EnvelopeState.GONE,
     (EnvelopeState.QUEUED, EnvelopeEvent.TAKEN): EnvelopeState.WRITING,
+    (EnvelopeState.WRITING, EnvelopeEvent.ACK): EnvelopeState.DELETING,
     (EnvelopeState.WRITING, EnvelopeEvent.COMMITTED): EnvelopeState.STORED,
     (EnvelopeState.WRITING, EnvelopeEvent.REFUSED): EnvelopeState.GONE,
     (EnvelopeState.WRITING, EnvelopeEvent.FAILED): EnvelopeState.GONE,
     (EnvelopeState.WRITING, EnvelopeEvent.OUTCOME_UNKNOWN): EnvelopeState.WRITING,
     (EnvelopeState.STORED, EnvelopeEvent.ACK): EnvelopeState.DELETING,
     (EnvelopeState.STORED, EnvelopeEvent.EXPIRED): EnvelopeState.GONE,
-    (EnvelopeState.DELETING, EnvelopeEvent.COMMITTED): EnvelopeState.GONE,
-    (EnvelopeState.DELETING, EnvelopeEvent.FAILED): EnvelopeState.DELETING,
+    (EnvelopeState.DELETING, EnvelopeEvent.COMMITTED): EnvelopeState.DELETING,
+    (EnvelopeState.DELETING, EnvelopeEvent.REFUSED): EnvelopeState.DELETING,
+    (EnvelopeState.DELETING, EnvelopeEvent.DELETED): EnvelopeState.GONE,
+    (EnvelopeState.DELETING, EnvelopeEvent.FAILED): EnvelopeState.GONE,
     (EnvelopeState.DELETING, EnvelopeEvent.OUTCOME_UNKNOWN): EnvelopeState.DELETING,
+    (EnvelopeState.DELETING, EnvelopeEvent.EXPIRED): EnvelopeState.GONE,
 }

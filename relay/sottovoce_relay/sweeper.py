@@ -4,26 +4,34 @@ What counts as expired and what is counted stands in storage.py.
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import trio
+from sqlalchemy import Connection
 
 from sottovoce_hosting.database import Database, DatabaseError
 from sottovoce_hosting.logs import log
+from sottovoce_wire.ids import QueueId
 
 from . import storage
 from .bus import Bus
+from .envelopes import Loss
+from .mailboxes import Mailboxes
+from .metrics import Metrics
 from .settings import (
     CALM_SECONDS,
+    DAY,
     JUMP_SECONDS,
     LOG_SECONDS,
     SWEEP_GRACE_SECONDS,
     SWEEP_PAUSE_SECONDS,
     SWEEP_SECONDS,
 )
+from .states import EnvelopeEvent
 from .writer import Writer
 
 #: Envelopes in one batch: so that senders wait no longer for a sweep than for each other.
@@ -54,13 +62,107 @@ class SteadyClock:
         return wall if self._is_calm else None
 
 
-async def sweep_for_ever(writer: Writer, bus: Bus, clock: Callable[[], float]) -> None:
-    """Sweep now and then. A database that fails is left to the writer to report. Cancellation: between two batches."""
-    steady = SteadyClock(clock)
-    while True:
-        await _while_there_is_more(partial(sweep_once, writer, bus, steady))
-        await _while_there_is_more(partial(return_space_once, writer))
-        await trio.sleep(SWEEP_SECONDS)
+@dataclass(slots=True)
+class Sweeper:
+    """What takes away what time has run out for. A database that fails is left to the writer to report."""
+
+    writer: Writer
+    mailboxes: Mailboxes
+    bus: Bus
+    metrics: Metrics
+    clock: SteadyClock
+    idle_days: int  # after which a queue whose owner was not seen is deleted
+    _marked_day: int = 0  # on which those that were received were marked
+
+    async def sweep_for_ever(self) -> None:
+        """Sweep now and then. Cancellation: between two batches."""
+        while True:
+            for step in (self.sweep_once, self.sweep_keys_once, self.sweep_idle_once, self._sweep_remains_once):
+                await _while_there_is_more(step)
+            await _while_there_is_more(partial(return_space_once, self.writer))
+            await trio.sleep(SWEEP_SECONDS)
+
+    async def sweep_once(self) -> bool:
+        """Delete one batch of envelopes and tell their owners who are connected. Whether there is more.
+
+        Raises DatabaseError.
+        """
+        now = self.clock.now()
+        if now is None:
+            return False
+        before = int(now) - SWEEP_GRACE_SECONDS
+        # Of all attempts: one that seemed to fail may have taken, and then the next finds nothing.
+        swept: dict[int, storage.Expired] = {}
+        losses: dict[QueueId, Loss] = {}
+
+        def sweep(connection: Connection) -> int:
+            expired, lost = storage.sweep(connection, before, BATCH)
+            swept.update((gone.seq, gone) for gone in expired)
+            losses.update((loss.queue, loss) for loss in lost)
+            return len(expired)
+
+        try:
+            count = await self.writer.perform(sweep)
+        except DatabaseError:
+            self._recount(swept.values())
+            raise
+        for gone in swept.values():
+            self._forget(gone)
+        self.metrics.expired(len(swept))
+        self.bus.lost(losses.values())
+        return count == BATCH
+
+    async def sweep_keys_once(self) -> bool:
+        """Forget one batch of demoted keys whose time is up. Whether there is more. Raises DatabaseError."""
+        now = self.clock.now()
+        if now is None:
+            return False
+        doors = await self.writer.perform(partial(storage.sweep_keys, now=int(now), count=BATCH))
+        self.mailboxes.forget_doors(doors)
+        return len(doors) == BATCH
+
+    async def sweep_idle_once(self) -> bool:
+        """Delete one batch of queues that nobody opened for long. Whether there is more. Raises DatabaseError."""
+        now = self.clock.now()
+        if now is None:
+            return False
+        today = int(now // DAY)
+        if today != self._marked_day:
+            await self.writer.perform(partial(storage.seen_all, numbers=self.mailboxes.received(), day=today))
+            self._marked_day = today
+        before_day = today - self.idle_days
+        idle: set[QueueId] = set()  # of all attempts, too
+
+        def bury(connection: Connection) -> int:
+            buried = storage.sweep_idle(connection, before_day, BATCH)
+            idle.update(queue for _, queue in buried)
+            return len(buried)
+
+        try:
+            return await self.writer.perform(bury) == BATCH
+        finally:
+            if idle:
+                self.mailboxes.forget_queues(idle)
+
+    async def _sweep_remains_once(self) -> bool:
+        return await self.writer.perform(partial(storage.sweep_remains, count=BATCH))
+
+    def _recount(self, perhaps_gone: Iterable[storage.Expired]) -> None:
+        for gone in perhaps_gone:
+            self._forget(gone)
+            if mailbox := self.mailboxes.find(gone.number):
+                mailbox.recount()
+
+    def _forget(self, gone: storage.Expired) -> None:
+        mailbox = self.mailboxes.find(gone.number)
+        if mailbox is None:
+            return
+        known = mailbox.known.get(gone.name)
+        if known is not None and known.seq == gone.seq:
+            known.step(EnvelopeEvent.EXPIRED)
+            mailbox.drop(known)
+        else:
+            mailbox.count_out(is_limited=bool(gone.is_limited), size=gone.size, invite=gone.invite)
 
 
 async def empty_log_for_ever(database: Database, writer: Writer) -> None:
@@ -76,17 +178,6 @@ async def empty_log_for_ever(database: Database, writer: Writer) -> None:
             with suppress(DatabaseError):
                 await database.empty_log()
                 emptied = transactions
-
-
-async def sweep_once(writer: Writer, bus: Bus, clock: SteadyClock) -> bool:
-    """Delete one batch and tell its owners who are connected. Whether there is more. Raises DatabaseError."""
-    now = clock.now()
-    if now is None:
-        return False
-    before = int(now) - SWEEP_GRACE_SECONDS
-    swept, losses = await writer.perform(partial(storage.sweep, before=before, count=BATCH))
-    bus.lost(losses)
-    return swept == BATCH
 
 
 async def return_space_once(writer: Writer) -> bool:

@@ -52,25 +52,28 @@ CONNECT_WITHIN: Final = 30.0
 
 @asynccontextmanager
 async def open_client(
-    path: str | PathLike[str], *, server: str, passphrase: str | None = None
+    path: str | PathLike[str], *, server: str, passphrase: str | None = None, invite_code: str = ""
 ) -> AsyncIterator["Client"]:
     """Open the store at `path` (made if missing) and keep it connected to `server` while the block runs.
 
     `server` is an origin such as `https://chat.example`; plain http only on this machine. Without a `passphrase` the
-    store's key lies beside it in `path`.key, readable by its owner alone. Needs no network to open.
+    store's key lies beside it in `path`.key, readable by its owner alone. `invite_code` (up to 128 characters) is for a
+    relay that does not take everybody: needed to register, and again where a relay has forgotten a device that was away
+    for long. Needs no network to open.
 
     Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable, StoreVersion, StoreFailed, WrongServer (the
     store belongs to another server) or InvalidInput.
     Cancellation: everything sent stays in the outbox; everything received and not handled is shown again.
     """
     origin = _check(parse_origin, server)
+    _check_invite_code(invite_code)
     store = await trio.to_thread.run_sync(open_store, Path(path), passphrase)
     directory = Directory(origin)
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
-                client = Client(Local(store), directory, origin, nursery)
+                client = Client(Local(store), directory, origin, invite_code, nursery)
                 await client._start()
                 yield client
                 await client._finish()
@@ -88,10 +91,13 @@ async def open_client(
 class Client:
     """An open client; made by `open_client`."""
 
-    def __init__(self, local: Local, directory: Directory, origin: str, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, local: Local, directory: Directory, origin: str, invite_code: str, nursery: trio.Nursery
+    ) -> None:
         self._local = local
         self._directory = directory
         self._origin = origin
+        self._invite_code = invite_code
         self._nursery = nursery
         self._registration = Registration(local, directory)
         self._sender = Sender(local, origin, nursery, self._settled)
@@ -134,7 +140,7 @@ class Client:
         """Make an account and claim `username` (2 to 32 of a-z, 0-9, dot, underscore, hyphen, a letter first).
 
         Calling it again with the same name does nothing. Raises NameTaken, AlreadyRegistered, InvalidInput,
-        ServerUnreachable, WrongServer, ServerRefused.
+        ServerUnreachable, WrongServer, RegistrationClosed, ServerRefused.
         Cancellation: the name may or may not be registered; call again to find out.
         """
         _check(check_username, username)
@@ -172,7 +178,7 @@ class Client:
         self._own = await self._local.transact(lambda tables: own_of(tables, account))
         self._receiving.cancel()
         self._receiving = trio.CancelScope()
-        self._receiver = Receiver(self._local, self._own, self._wake_readers)
+        self._receiver = Receiver(self._local, self._own, self._wake_readers, self._invite_code)
         self._nursery.start_soon(self._receive, self._receiver, self._receiving, self._own.contact.origin)
 
     async def _receive(self, receiver: Receiver, scope: trio.CancelScope, origin: str) -> None:
@@ -378,6 +384,11 @@ def _check(parse: Callable[[str], T], text: str) -> T:
         return parse(text)
     except WireError as error:
         raise errors.InvalidInput(error.detail) from None
+
+
+def _check_invite_code(text: str) -> None:
+    if len(text) > limits.MAX_REGISTRATION_CODE or not text.isprintable():
+        raise errors.InvalidInput(f"an invite code has at most {limits.MAX_REGISTRATION_CODE} printable characters")
 
 
 def _utf8(text: str) -> bytes:

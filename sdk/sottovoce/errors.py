@@ -91,6 +91,13 @@ class ServerRefused(SottovoceError):
     code = "server_refused"
 
 
+class RegistrationClosed(ServerRefused):
+    """The relay makes no queues for newcomers, or none without a good invite code."""
+
+    code = "registration_closed"
+    hint = "ask whoever runs it for an invite code, and give it as invite_code (on the command line --invite-code)"
+
+
 class UntrustedKeys(SottovoceError):
     """The keyserver handed out keys that do not prove themselves. Nothing was sent under them."""
 

@@ -21,24 +21,24 @@ Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 
 
 class Link:
-    """An open connection that carries frames."""
+    """An open connection that carries messages."""
 
     def __init__(self, socket: WebSocketConnection, origin: str) -> None:
         self._socket = socket
         self._origin = origin
 
-    async def send(self, frame: bytes) -> None:
-        """Send one frame. Raises ServerUnreachable if the connection is gone or takes nothing for 30 s.
+    async def send(self, message: bytes) -> None:
+        """Send one message. Raises ServerUnreachable if the connection is gone or takes nothing for 30 s.
 
         Cancellation: the connection is to be given up."""
         try:
             with trio.fail_after(SEND_TIMEOUT):
-                await self._socket.send_message(frame)
+                await self._socket.send_message(message)
         except (ConnectionClosed, OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
             raise self._lost() from None
 
     async def receive(self) -> bytes:
-        """The next frame. Raises ServerUnreachable if the connection is gone. Cancellation loses nothing."""
+        """The next message. Raises ServerUnreachable if the connection is gone. Cancellation loses nothing."""
         try:
             message = await self._socket.get_message()
         except (ConnectionClosed, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -110,7 +110,7 @@ async def _upgrade(nursery: trio.Nursery, stream: Stream, origin: str) -> WebSoc
                 stream,
                 host,
                 PATH,
-                max_message_size=limits.MAX_FRAME,
+                max_message_size=limits.MAX_MESSAGE,
                 message_queue_size=4,
                 receive_buffer_size=READ_SIZE,
             )

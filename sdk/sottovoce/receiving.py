@@ -6,6 +6,8 @@ from typing import Final
 
 import trio
 
+from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import GapReason
 from sottovoce_wire.ids import QueueId, send_key_hash
 
 from . import errors
@@ -30,13 +32,15 @@ class Receiver:
 
     `ready` is set once the queues were proven for the first time; `caught_up` once all that had waited then is stored.
     `trouble` says why there is no connection now, `expired` how many envelopes the relay reported as expired.
+    `invite_code` is what a relay may ask for before it makes the queues.
     """
 
-    def __init__(self, local: Local, own: Own, arrived: Callable[[], None]) -> None:
+    def __init__(self, local: Local, own: Own, arrived: Callable[[], None], invite_code: str = "") -> None:
         self._local = local
         self._own = own
         self._opener = Opener(own)
         self._arrived = arrived
+        self._invite_code = invite_code
         self._backoff = Backoff()
         self._behind: set[QueueId] = set()
         self.ready = trio.Event()
@@ -54,7 +58,7 @@ class Receiver:
             except errors.SottovoceError as error:
                 self.trouble = error
             except RelayFault as fault:
-                self.trouble = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+                self.trouble = _refusal(origin, fault, self._invite_code)
             except Exception as error:
                 self.trouble = unexpected(error)
             await self._backoff.wait()
@@ -62,12 +66,12 @@ class Receiver:
     async def _talk(self, origin: str, link: Link) -> None:
         queues = await self._local.transact(_queues)
         self._behind = {queue.owner.queue_id for queue in queues}
-        owner = OwnerLink(origin, queues)
+        owner = OwnerLink(origin, queues, self._invite_code)
         await link.send(relay_link.hello())
         while True:
-            happened, answers = owner.receive(await _next_frame(link))
-            for frame in answers:
-                await link.send(frame)
+            happened, answers = owner.receive(await _next_message(link))
+            for message in answers:
+                await link.send(message)
             for event in happened:
                 await self._handle(owner, link, event)
 
@@ -85,8 +89,10 @@ class Receiver:
                 self._behind.discard(event.queue)
                 if not self._behind:
                     self.caught_up.set()
-            case Gap():
+            case Gap(reason=GapReason.EXPIRED):
                 self.expired += event.count
+            case Gap():
+                pass  # a full queue: the senders were told, and send again
 
     async def _take_in(self, page: Sequence[bytes], sealed_only: bool) -> None:
         """Decrypt and store a page in one transaction, then tell whoever waits for messages."""
@@ -99,8 +105,17 @@ class Receiver:
         self._arrived()
 
 
-async def _next_frame(link: Link) -> bytes:
-    """The next frame, with a ping after 30 silent seconds. Raises ServerUnreachable after 90."""
+def _refusal(origin: str, fault: RelayFault, invite_code: str) -> errors.ServerRefused:
+    """Why the relay ended the connection, in words for a person."""
+    if fault.code is not Code.REGISTRATION_CLOSED:
+        return errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+    if invite_code:
+        return errors.RegistrationClosed(f"the relay at {origin} takes nobody new under this invite code")
+    return errors.RegistrationClosed(f"the relay at {origin} takes nobody new without an invite code")
+
+
+async def _next_message(link: Link) -> bytes:
+    """The next message, with a ping after 30 silent seconds. Raises ServerUnreachable after 90."""
     with trio.move_on_after(DEAD_AFTER):
         while True:
             with trio.move_on_after(PING_AFTER):

@@ -1,11 +1,13 @@
-"""The relay protocol's frames: one WebSocket binary message is one frame (spec: relay).
+"""The relay protocol's frames, and the messages that carry them (spec: relay).
 
-A frame is a MessagePack array: the tag, then every field in the order below. Decoding is strict: an unknown
-tag, a missing field, a wrong length, a wrong type or a trailing byte is one WireError that names the rule.
+A frame is a MessagePack array: the tag, then every field in the order below. A WebSocket message is an array of frames:
+what is ready together travels together. Decoding is strict: an unknown tag, a missing field, a wrong length, a wrong
+type or a trailing byte is one WireError that names the rule.
 Nothing in a frame is signed or hashed as MessagePack; what is signed travels as opaque bytes.
 """
 
 import enum
+from collections.abc import Sequence
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -41,8 +43,9 @@ class KeyClass(enum.IntEnum):
 
 @enum.unique
 class Ttl(enum.IntEnum):
-    """The five times to live. A free choice would be a fingerprint of the conversation."""
+    """The five times to live, and none. A free choice would be a fingerprint of the conversation."""
 
+    NOW = 0  # ephemeral: delivered to who is connected, or dropped; never stored
     HOUR = 1
     SIX_HOURS = 2
     DAY = 3
@@ -56,6 +59,7 @@ class Ttl(enum.IntEnum):
 
 
 _TTL_SECONDS: Final = {
+    Ttl.NOW: 0,
     Ttl.HOUR: limits.HOUR,
     Ttl.SIX_HOURS: 6 * limits.HOUR,
     Ttl.DAY: limits.DAY,
@@ -66,9 +70,10 @@ _TTL_SECONDS: Final = {
 
 @enum.unique
 class GapReason(enum.IntEnum):
-    """Why envelopes that were accepted will never be delivered."""
+    """Why envelopes will never be delivered."""
 
-    EXPIRED = 1
+    EXPIRED = 1  # they were accepted, and nobody took them in time
+    QUOTA = 2  # their senders were answered QUEUE_FULL
 
 
 class Part(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -76,7 +81,7 @@ class Part(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
 
 
 class Frame(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
-    """One message on the connection: an array whose first element is the tag."""
+    """One thing said on the connection: an array whose first element is the tag."""
 
 
 # --- What a client says -------------------------------------------------------------------------------------
@@ -99,13 +104,18 @@ class CreateQueue(Frame, frozen=True, tag=2):
     """Create the queue of this owner key, prove it, and give it its first send keys.
 
     `signature` covers `records.owner_challenge(...)`. Saying it again for a queue that exists proves it and adds
-    the keys that are missing: a client that died before the answer just repeats it.
+    the keys that are missing: a client that died before the answer just repeats it. `code` is for a relay that does not
+    take everybody, else empty.
     """
 
     request: U32
     owner_key: Bytes32
     signature: Bytes64
     send_keys: Annotated[list[NewSendKey], Meta(max_length=limits.MAX_SEND_KEYS)]
+    code: Annotated[str, Meta(max_length=limits.MAX_REGISTRATION_CODE)]
+
+    def __repr__(self) -> str:
+        return f"CreateQueue({self.request}, …)"
 
 
 class OpenQueue(Frame, frozen=True, tag=3):
@@ -175,7 +185,58 @@ class Ping(Frame, frozen=True, tag=9):
     number: U32
 
 
-ClientFrame: TypeAlias = Hello | CreateQueue | OpenQueue | AddSendKey | RevokeSendKey | Receive | Ack | Send | Ping
+class Target(Part, frozen=True):
+    """One queue that a shared body goes to."""
+
+    queue: WireQueueId
+    send_key: WireSendKey
+    envelope_id: WireEnvelopeId
+
+    def __repr__(self) -> str:
+        return "Target(…)"
+
+
+class SendMany(Frame, frozen=True, tag=10):
+    """One body for many queues; the answer has one result for each target, in the same order."""
+
+    request: U32
+    ttl: Ttl
+    body: Annotated[bytes, Meta(min_length=1)]
+    targets: Annotated[list[Target], Meta(min_length=1, max_length=limits.MAX_TARGETS)]
+
+    def __repr__(self) -> str:
+        return f"SendMany({self.request}, …)"
+
+
+class DemoteSendKey(Frame, frozen=True, tag=11):
+    """Give a send key a stranger's quota and a month to live: its holders lose nothing, and are given another."""
+
+    request: U32
+    queue: WireQueueId
+    key_hash: WireSendKeyHash
+
+
+class DeleteQueue(Frame, frozen=True, tag=12):
+    """Delete a proven queue with all that it holds. It is unknown from the answer on."""
+
+    request: U32
+    queue: WireQueueId
+
+
+ClientFrame: TypeAlias = (
+    Hello
+    | CreateQueue
+    | OpenQueue
+    | AddSendKey
+    | RevokeSendKey
+    | Receive
+    | Ack
+    | Send
+    | Ping
+    | SendMany
+    | DemoteSendKey
+    | DeleteQueue
+)
 
 
 # --- What a relay says --------------------------------------------------------------------------------------
@@ -187,7 +248,7 @@ class Welcome(Frame, frozen=True, tag=64):
     version: U32
     nonce: Bytes32
     max_envelope: U32
-    max_frame: U32
+    max_message: U32
     max_items: U32
 
 
@@ -235,7 +296,7 @@ class CaughtUp(Frame, frozen=True, tag=69):
 
 
 class Gap(Frame, frozen=True, tag=70):
-    """So many envelopes were accepted and will not be delivered. Said once for each of them."""
+    """So many envelopes will not be delivered, and why. Said once for each of them."""
 
     queue: WireQueueId
     count: U53
@@ -250,10 +311,10 @@ class SendResult(Part, frozen=True):
 
 
 class SendResults(Frame, frozen=True, tag=71):
-    """One result for each item of a Send, in its order. ACCEPTED is said after the commit."""
+    """One result for each item of a Send or target of a SendMany, in its order. ACCEPTED is for good."""
 
     request: U32
-    results: Annotated[list[SendResult], Meta(min_length=1, max_length=limits.MAX_SEND_ITEMS)]
+    results: Annotated[list[SendResult], Meta(min_length=1, max_length=limits.MAX_TARGETS)]
 
 
 class Pong(Frame, frozen=True, tag=72):
@@ -263,47 +324,77 @@ class Pong(Frame, frozen=True, tag=72):
 
 
 class Goodbye(Frame, frozen=True, tag=73):
-    """The last frame of a connection: why the relay closes it."""
+    """The last frame of a connection, in a message of its own: why the relay closes it."""
 
     code: Code
     detail: Detail
 
 
-RelayFrame: TypeAlias = Welcome | Done | Failed | Deliver | Acked | CaughtUp | Gap | SendResults | Pong | Goodbye
+class Passing(Part, frozen=True):
+    """One ephemeral envelope: it is not kept, so it has no number and is not acknowledged."""
 
+    key_class: KeyClass
+    body: Annotated[bytes, Meta(min_length=1, max_length=limits.MAX_ENVELOPE)]
+
+
+class DeliverNow(Frame, frozen=True, tag=74):
+    """Ephemeral envelopes of a queue."""
+
+    queue: WireQueueId
+    items: Annotated[list[Passing], Meta(min_length=1, max_length=limits.MAX_UNACKNOWLEDGED)]
+
+
+RelayFrame: TypeAlias = (
+    Welcome | Done | Failed | Deliver | Acked | CaughtUp | Gap | SendResults | Pong | Goodbye | DeliverNow
+)
+
+_Client: TypeAlias = Annotated[list[ClientFrame], Meta(min_length=1, max_length=limits.MAX_FRAMES)]
+_Relay: TypeAlias = Annotated[list[RelayFrame], Meta(min_length=1, max_length=limits.MAX_FRAMES)]
 _encoder: Final = msgspec.msgpack.Encoder()
-_client_decoder: Final[msgspec.msgpack.Decoder[ClientFrame]] = msgspec.msgpack.Decoder(ClientFrame)
-_relay_decoder: Final[msgspec.msgpack.Decoder[RelayFrame]] = msgspec.msgpack.Decoder(RelayFrame)
+_client_decoder: Final[msgspec.msgpack.Decoder[list[ClientFrame]]] = msgspec.msgpack.Decoder(_Client)
+_relay_decoder: Final[msgspec.msgpack.Decoder[list[RelayFrame]]] = msgspec.msgpack.Decoder(_Relay)
 
 #: How msgspec words each rule. tests/sottovoce_wire/test_frames.py holds it to them.
 _RULES: Final = (
-    ("trailing characters", Code.TRAILING_BYTES, "bytes follow the frame"),
+    ("trailing characters", Code.TRAILING_BYTES, "bytes follow the message"),
     ("Invalid value", Code.UNKNOWN_TAG, "no such frame, or no such value of an enumeration"),
     ("Invalid enum value", Code.UNKNOWN_TAG, "no such frame, or no such value of an enumeration"),
     ("of at least length", Code.MISSING_FIELD, "a field is missing"),
     ("of at most length", Code.WRONG_LENGTH, "more fields or items than the frame has"),
-    ("of length", Code.WRONG_LENGTH, "a field has the wrong length"),
+    ("of length", Code.WRONG_LENGTH, "a field, or the message, is longer or shorter than it may be"),
 )
 
 
 def encode(frame: ClientFrame | RelayFrame) -> bytes:
-    """The frame's bytes. Fields are not checked again: the types are the promise."""
+    """The frame's bytes, for `join`. Fields are not checked again: the types are the promise."""
     return _encoder.encode(frame)
 
 
-def decode_client_frame(data: bytes) -> ClientFrame:
-    """Parse what a client sent, at most MAX_FRAME bytes. Raises WireError."""
+def join(encoded: Sequence[bytes]) -> bytes:
+    """The message that carries these encoded frames, 1 to MAX_FRAMES of them."""
+    count = len(encoded)
+    head = bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return head + b"".join(encoded)
+
+
+def message(*carried: ClientFrame | RelayFrame) -> bytes:
+    """The message that carries these frames."""
+    return _encoder.encode(carried)
+
+
+def decode_client_message(data: bytes) -> list[ClientFrame]:
+    """Parse what a client sent, at most MAX_MESSAGE bytes. Raises WireError."""
     return _decode(_client_decoder, data)
 
 
-def decode_relay_frame(data: bytes) -> RelayFrame:
-    """Parse what a relay sent, at most MAX_FRAME bytes. Raises WireError."""
+def decode_relay_message(data: bytes) -> list[RelayFrame]:
+    """Parse what a relay sent, at most MAX_MESSAGE bytes. Raises WireError."""
     return _decode(_relay_decoder, data)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
-    if len(data) > limits.MAX_FRAME:
-        raise WireError(Code.FRAME_TOO_LARGE, f"a frame has at most {limits.MAX_FRAME} bytes")
+    if len(data) > limits.MAX_MESSAGE:
+        raise WireError(Code.FRAME_TOO_LARGE, f"a message has at most {limits.MAX_MESSAGE} bytes")
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -314,4 +405,4 @@ def _explain(text: str) -> WireError:
     for words, code, detail in _RULES:
         if words in text:
             return WireError(code, detail)
-    return WireError(Code.MALFORMED, "the bytes are not a frame")
+    return WireError(Code.MALFORMED, "the bytes are not a message")

@@ -14,17 +14,25 @@ DAY: Final = 24 * HOUR
 PROTOCOL_VERSION: Final = 1
 
 #: One WebSocket message. Large enough for a full page of ordinary envelopes, small enough to buffer per connection.
-MAX_FRAME: Final = MIB
+MAX_MESSAGE: Final = MIB
+#: Frames in one message: as many as are ready together.
+MAX_FRAMES: Final = 1024
 #: One envelope's body. Larger content travels as an attachment.
 MAX_ENVELOPE: Final = 64 * KIB
 #: Items in one Send frame, so that one frame is one bounded piece of a transaction.
 MAX_SEND_ITEMS: Final = 256
+#: Queues that one body goes to in one frame: a large group's devices.
+MAX_TARGETS: Final = 1024
 #: Unacknowledged envelopes that a relay pushes to one queue's connection.
 MAX_UNACKNOWLEDGED: Final = 256
 #: Unacknowledged bytes on the same connection.
 MAX_UNACKNOWLEDGED_BYTES: Final = 4 * MIB
 #: Send keys of one queue: contacts share one, groups and invite links have one each.
 MAX_SEND_KEYS: Final = 256
+#: A demoted send key lives this long: the longest life of an envelope, and a day for its holders to hear of another.
+DEMOTED_LIFETIME: Final = 31 * DAY
+#: The code that a relay may ask of who creates a queue.
+MAX_REGISTRATION_CODE: Final = 128
 #: Queues that one connection may prove. A device has two.
 MAX_QUEUES_PER_CONNECTION: Final = 16
 

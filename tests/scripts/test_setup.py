@@ -56,7 +56,7 @@ def calls(clone: Path) -> list[tuple[list[str], dict[str, str]]]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["runtime", "dev"])
+@pytest.mark.parametrize("kind", ["runtime", "dev", "bench"])
 def test_the_lock_is_installed_by_hash_and_then_the_project(clone: Path, kind: str) -> None:
     done = setup(clone, kind)
     assert (done.returncode, done.stderr) == (0, "")

@@ -13,7 +13,7 @@ from sottovoce import Client, errors, open_client, receiving
 from sottovoce.local import Local
 from sottovoce.registration import prepare
 from sottovoce.store.database import Tables, open_store
-from sottovoce_relay.envelopes import name_of
+from sottovoce_relay.envelopes import closed_name, name_of
 from sottovoce_wire.ids import send_key_hash
 from tests.servers import ServerProcess
 
@@ -186,6 +186,14 @@ async def test_an_address_that_is_none_is_refused_before_anything_is_made(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("invite_code", ["x" * 129, "two\nlines", "\x1b[2J", "\ud800"])
+async def test_an_invite_code_that_is_none_is_refused_before_anything_is_made(tmp_path: Path, invite_code: str) -> None:
+    with pytest.raises(errors.InvalidInput):
+        async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1", invite_code=invite_code):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_server_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
     async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1") as client:
         with pytest.raises(errors.ServerUnreachable, match=r"http://127\.0\.0\.1:1"):
@@ -309,7 +317,7 @@ async def test_a_server_killed_in_the_middle_of_a_thousand_lines_loses_and_repea
     assert unanswered, "nothing was in flight: the test proves nothing"
     stored = _stored(server)
     assert len(stored) == 1000
-    assert all(stored[name] == body for name, body in unanswered)
+    assert all(body in (stored.get(name), stored.get(closed_name(name, body))) for name, body in unanswered)
     async with open_client(tmp_path / "b.db", server=server.url) as bob:
         assert await take(bob, 1000) == lines
         with trio.fail_after(PATIENCE):

@@ -2,8 +2,9 @@
 
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -81,17 +82,56 @@ async def test_writes_from_many_tasks_all_happen(tmp_path: Path, migrations: Pat
 
 
 async def test_a_write_that_has_begun_is_not_cancelled(tmp_path: Path, migrations: Path) -> None:
+    token = trio.lowlevel.current_trio_token()
     async with open_database(tmp_path / "a.db", migrations) as database:
 
         def add_and_cancel(connection: Connection) -> None:
             add(connection, 1)
-            scope.cancel()
+            token.run_sync_soon(scope.cancel)
 
         with trio.CancelScope() as scope:
             await database.write(add_and_cancel)
             await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert await database.read(count) == 1
+
+
+async def test_other_tasks_go_on_while_work_takes_long(tmp_path: Path, migrations: Path) -> None:
+    has_begun, may_end = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def wait(connection: Connection) -> bool:
+        add(connection, 1)
+        token.run_sync_soon(has_begun.set)
+        return may_end.wait(20)
+
+    async with open_database(tmp_path / "a.db", migrations) as database, trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            assert await database.write(wait)
+
+        nursery.start_soon(write)
+        await has_begun.wait()
+        assert await database.read(count) == 0  # also a read
+        may_end.set()
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        assert await database.read(count) == 1
+
+
+async def test_a_write_has_the_file_for_itself_from_its_beginning_and_a_read_does_not(
+    tmp_path: Path, migrations: Path
+) -> None:
+    def is_locked(_: Connection) -> bool:
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None, timeout=0)) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
+
+    async with open_database(tmp_path / "a.db", migrations) as database:
+        assert await database.write(is_locked)
+        assert not await database.read(is_locked)
 
 
 @contextmanager
@@ -124,10 +164,11 @@ async def test_a_read_sees_one_state_throughout(tmp_path: Path, migrations: Path
 
 
 async def test_a_cancelled_read_leaves_its_connection_clean(tmp_path: Path, migrations: Path) -> None:
+    token = trio.lowlevel.current_trio_token()
     async with open_database(tmp_path / "a.db", migrations) as database:
 
         def count_and_cancel(connection: Connection) -> int:
-            scope.cancel()
+            token.run_sync_soon(scope.cancel)
             return count(connection)
 
         for _ in range(10):
@@ -319,11 +360,21 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path, migrations:
     assert [type(error) for error in leaves(caught.value)] == [DatabaseError]
 
 
+def value_of(connection: Connection, pragma: str) -> object:
+    return connection.execute(text(f"PRAGMA {pragma}")).scalar_one()
+
+
 async def test_the_file_is_for_its_owner_alone_and_keeps_no_deleted_bytes(tmp_path: Path, migrations: Path) -> None:
     path = tmp_path / "data" / "a.db"
     async with open_database(path, migrations) as database:
-        assert await database.read(lambda c: c.execute(text("PRAGMA secure_delete")).scalar_one()) == 1
-        assert await database.read(lambda c: c.execute(text("PRAGMA synchronous")).scalar_one()) == 2
+        for transact in (database.read, database.write):
+            for pragma, value in (
+                ("secure_delete", 1),
+                ("synchronous", 2),
+                ("foreign_keys", 1),
+                ("journal_mode", "wal"),
+            ):
+                assert await transact(partial(value_of, pragma=pragma)) == value
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     with sqlite3.connect(path) as plain:

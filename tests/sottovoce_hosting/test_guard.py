@@ -1,10 +1,12 @@
 """Every opening that is known to end, freeze, pin or bloat a server of this stack, and that the server outlives it."""
 
+import gc
+import ipaddress
+import os
+import socket
 import struct
+import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -12,130 +14,16 @@ import hypercorn.protocol.ws_stream
 import pytest
 import trio
 import trio.testing
-from hypercorn.trio.worker_context import WorkerContext
-from quart import request
-from quart_trio import QuartTrio
 
+from sottovoce_hosting.addresses import Source
 from sottovoce_hosting.errors import StartError
-from sottovoce_hosting.guard import Deadlines, _Connection, _hypercorn_config, check_patch_points
-from sottovoce_hosting.logs import Rare
-from sottovoce_hosting.service import Receive, Scope, Send, Service, WebSocketHandler
-from sottovoce_hosting.settings import HostingSettings
-from sottovoce_hosting.testing import PATIENCE, ServedForTest, read_until_closed, start_server
+from sottovoce_hosting.guard import Deadlines, Guard, _Connection, _Shared, check_patch_points
+from sottovoce_hosting.service import Receive, Scope, Send
+from sottovoce_hosting.testing import PATIENCE, ServedForTest, read_until_closed
+from sottovoce_wire import directory as wire
 from sottovoce_wire import limits
-
-UPGRADE: Final = (
-    b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n"
-)
-FRAME = b"\x82\x82\x00\x00\x00\x00hi"
-CLOSE = b"\x88\x80\x00\x00\x00\x00"
-SOON = 0.1
-LATE = 60.0
-
-
-@dataclass
-class Probe:
-    """A service with a handler for each thing that a handler can do."""
-
-    name: str = "probe"
-    sends: int = 0
-    ended: trio.Event = field(default_factory=trio.Event)
-
-    @property
-    def websockets(self) -> dict[str, WebSocketHandler]:
-        return {"/echo": self.echo, "/flood": self.flood, "/stop": self.stop, "/raise": self.fail, "/late": self.late}
-
-    def add_routes(self, app: QuartTrio) -> None:
-        @app.post("/double")
-        async def double() -> bytes:
-            body: bytes = await request.body
-            return body + body
-
-    def not_ready(self) -> str | None:
-        return None
-
-    async def drain(self) -> None:
-        return
-
-    async def echo(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (message := await receive())["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "bytes": message["bytes"] or b""})
-        self.ended.set()
-
-    async def flood(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends for ever and never looks whether anybody is there."""
-        await receive()
-        await send({"type": "websocket.accept"})
-        await receive()
-        try:
-            while True:
-                await send({"type": "websocket.send", "bytes": bytes(2**16)})
-                self.sends += 1
-        finally:
-            self.ended.set()
-
-    async def stop(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Ends after one message, however many more there are."""
-        await receive()
-        await send({"type": "websocket.accept"})
-        await receive()
-        await trio.testing.wait_all_tasks_blocked()
-        self.ended.set()
-
-    async def fail(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        await receive()
-        raise ValueError("a text with a secret in it")
-
-    async def late(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Does not mind that the peer is gone."""
-        await receive()
-        await send({"type": "websocket.accept"})
-        try:
-            await trio.sleep_forever()
-        finally:
-            self.ended.set()
-
-
-@dataclass
-class Started:
-    """A served probe."""
-
-    server: ServedForTest
-    probe: Probe
-
-    async def upgrade(self, path: bytes, headers: bytes = b"", then: bytes = b"") -> tuple[trio.SocketStream, bytes]:
-        """A WebSocket connection, and the head of the answer; `then` is said after it."""
-        stream = await self.server.connect()
-        await stream.send_all(UPGRADE % (path, headers))
-        head = b""
-        with trio.fail_after(PATIENCE):
-            while b"\r\n\r\n" not in head and (piece := await stream.receive_some()):
-                head += piece
-        await stream.send_all(then)
-        return stream, head
-
-
-Start = Callable[..., Awaitable[Started]]
-
-
-@pytest.fixture
-def start(nursery: trio.Nursery) -> Start:
-    async def start_probe(deadlines: Deadlines | None = None, **settings: object) -> Started:
-        probe = Probe()
-
-        @asynccontextmanager
-        async def open_probe() -> AsyncIterator[Service]:
-            yield probe
-
-        chosen = HostingSettings.model_validate({"port": 0, **settings})
-        return Started(await start_server(nursery, lambda _: [open_probe()], chosen, deadlines), probe)
-
-    return start_probe
+from sottovoce_wire.errors import Code
+from tests.sottovoce_hosting.probe import CLOSE, FRAME, LATE, SOON, UPGRADE, Probe, Start, Started, frame, until
 
 
 def deflated_frame(size: int) -> bytes:
@@ -151,13 +39,6 @@ async def send_for_ever(stream: trio.SocketStream, data: bytes, pause: float = 0
         while True:
             await stream.send_all(data)
             await trio.sleep(pause)
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until `condition`, which pauses by itself, holds."""
-    with trio.fail_after(PATIENCE):
-        while not await condition():
-            pass
 
 
 # --- Openings that would end the process --------------------------------------------------------------------
@@ -219,6 +100,14 @@ async def test_an_opening_byte_by_byte_ends_its_own_connection_at_most(start: St
     assert await started.server.is_alive()
 
 
+async def test_bad_openings_do_not_fill_the_log(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    started = await start(Deadlines(first_request=SOON, first_message=SOON, close=SOON))
+    for opening in 5 * [OPENINGS["bytes after the upgrade"], OPENINGS["an extension that is not ASCII"]]:
+        await started.server.exchange(opening)
+    lines = "".join(capsys.readouterr()).splitlines()
+    assert len([line for line in lines if "failed" in line]) == 1
+
+
 FRAMES: Final[dict[str, bytes]] = {
     "a text that is not UTF-8": b"\x81\x81\x00\x00\x00\x00\xff",
     "a frame without mask": b"\x82\x02hi",
@@ -273,8 +162,8 @@ async def test_a_compressed_message_is_refused_unread(start: Start) -> None:
 
 async def test_a_message_of_the_largest_size_is_taken(start: Start) -> None:
     started = await start()
-    payload = bytes(limits.MAX_FRAME)
-    stream, _ = await started.upgrade(b"/echo", then=b"\x82\xff" + struct.pack(">Q", len(payload)) + bytes(4) + payload)
+    payload = bytes(limits.MAX_MESSAGE)
+    stream, _ = await started.upgrade(b"/echo", then=frame(payload))
     answer = bytearray()
     with trio.fail_after(PATIENCE):
         while len(answer) < 10 + len(payload):
@@ -374,6 +263,17 @@ async def test_who_never_reads_is_cut_off(start: Start) -> None:
     await stream.aclose()
 
 
+async def test_who_reads_a_byte_now_and_then_is_cut_off(start: Start) -> None:
+    started = await start(Deadlines(write=3 * SOON))
+    stream, _ = await started.upgrade(b"/flood", then=FRAME)
+    with trio.fail_after(PATIENCE):
+        while not started.probe.ended.is_set():
+            await stream.receive_some(1)
+            await trio.sleep(0.01)
+    assert await started.server.is_alive()
+    await stream.aclose()
+
+
 async def test_who_never_reads_does_not_hold_up_the_end(start: Start) -> None:
     started = await start(Deadlines(write=LATE), drain_seconds=SOON)
     stream, _ = await started.upgrade(b"/flood", then=FRAME)
@@ -401,7 +301,7 @@ async def test_a_write_that_is_about_to_begin_when_the_connection_is_cut_off_doe
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     stream, _peer_that_never_reads = trio.testing.lockstep_stream_pair()
-    connection = _Connection(app, _hypercorn_config(), WorkerContext(None), stream, Deadlines(write=LATE), Rare("x"))
+    connection = _Connection(_Shared(app, Deadlines(write=LATE)), stream, Source(None))
     connection._write_lock = CutOffWhileTaken(connection)  # type: ignore[assignment] # as much of a lock as is used
     await connection._write(b"never sent")
     assert autojump_clock.current_time() == 0
@@ -416,6 +316,116 @@ async def stands_still(probe: Probe) -> bool:
     before = probe.sends
     await trio.sleep(SOON)
     return 0 < before == probe.sends
+
+
+async def a_conversation(started: Started, path: bytes = b"/echo") -> trio.SocketStream:
+    """A WebSocket connection on which one message was said and, by the echo, answered."""
+    stream, _ = await started.upgrade(path, then=FRAME)
+    if path == b"/echo":
+        with trio.fail_after(PATIENCE):
+            assert await stream.receive_some() == b"\x82\x02hi"
+    return stream
+
+
+@pytest.mark.parametrize(
+    "part",
+    [frame(b"half", missing=4), frame(bytes(100_000), missing=1), b"\x02\x81\x00\x00\x00\x00x"],
+    ids=["half a frame", "a large frame but for one byte", "a first fragment"],
+)
+async def test_a_message_that_does_not_become_whole_in_time_ends_its_connection(start: Start, part: bytes) -> None:
+    started = await start(Deadlines(message=SOON, close=SOON))
+    stream = await a_conversation(started)
+    await stream.send_all(part)
+    assert await read_until_closed(stream) == b""
+    assert await started.server.is_alive()
+
+
+async def test_a_message_that_dribbles_does_not_move_its_deadline(start: Start) -> None:
+    started = await start(Deadlines(message=0.3, close=SOON))
+    stream = await a_conversation(started)
+    await stream.send_all(frame(b"", missing=100_000))
+    with pytest.raises(trio.BrokenResourceError):
+        await send_for_ever(stream, b"x", pause=0.01)
+    await stream.aclose()
+
+
+async def test_after_a_message_in_two_parts_there_is_no_hurry(start: Start) -> None:
+    started = await start(Deadlines(message=3 * SOON, close=SOON))
+    stream = await a_conversation(started)
+    await stream.send_all(frame(b"half", missing=4))
+    await trio.sleep(SOON)
+    await stream.send_all(b"more")
+    with trio.fail_after(PATIENCE):
+        assert await stream.receive_some() == b"\x82\x08halfmore"
+        await trio.sleep(6 * SOON)
+        await stream.send_all(FRAME)
+        assert await stream.receive_some() == b"\x82\x02hi"
+    await stream.aclose()
+
+
+async def test_who_waits_for_a_slow_handler_is_not_cut_off_for_it(start: Start) -> None:
+    started = await start(Deadlines(message=SOON, write=SOON, close=SOON))
+    stream = await a_conversation(started, b"/late")
+    with trio.move_on_after(5 * SOON) as pushing:
+        await send_for_ever(stream, frame(bytes(60_000)))
+    assert pushing.cancelled_caught
+    assert not started.probe.ended.is_set()
+    await stream.aclose()
+
+
+# --- Many messages at once ----------------------------------------------------------------------------------
+
+
+async def test_what_comes_together_is_received_without_waiting_and_whole(start: Start) -> None:
+    started = await start()
+    stream, _ = await started.upgrade(b"/ready", then=b"".join(frame(bytes(size)) for size in range(1, 2001)))
+    await stream.send_all(frame(b""))
+    with trio.fail_after(PATIENCE):
+        assert await stream.receive_some() == b"\x82\x042000"
+    await stream.aclose()
+
+
+async def receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
+    """Raises trio.TooSlowError after PATIENCE seconds."""
+    data = bytearray()
+    with trio.fail_after(PATIENCE):
+        while len(data) < size and (piece := await stream.receive_some(size - len(data))):
+            data += piece
+    return bytes(data)
+
+
+async def test_a_cancelled_handler_leaves_no_half_frame(start: Start) -> None:
+    started = await start()
+    stream, _ = await started.upgrade(b"/hurry", then=FRAME)
+    await until(partial(stands_still, started.probe))
+    with trio.fail_after(PATIENCE):
+        while (head := await receive_exactly(stream, 2)) == b"\x82\x7f":
+            [size] = struct.unpack(">Q", await receive_exactly(stream, 8))
+            assert await receive_exactly(stream, size) == bytes(size)
+    assert head == b"\x82\x03"
+    assert await receive_exactly(stream, 3) == b"end"
+    await stream.aclose()
+
+
+async def test_who_hoards_input_holds_up_others_that_do_and_nobody_else(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sottovoce_hosting.guard._UNHANDLED_BYTES", 200_000)
+    started = await start(Deadlines(close=SOON))
+    hoarder = await a_conversation(started, b"/late")
+    other, light = [await a_conversation(started) for _ in range(2)]
+    await hoarder.send_all(frame(b"x") * 1000)
+    await other.send_all(frame(bytes(100_000)))
+    for _ in range(5):
+        assert await started.server.is_alive()
+        await light.send_all(FRAME)
+        assert await receive_exactly(light, 4) == b"\x82\x02hi"
+    with trio.move_on_after(SOON):
+        assert await other.receive_some() == b"never"
+    await hoarder.aclose()
+    assert len(await receive_exactly(other, 10 + 100_000)) == 10 + 100_000
+    for stream in (other, light):
+        await stream.aclose()
 
 
 # --- Handlers -----------------------------------------------------------------------------------------------
@@ -472,6 +482,162 @@ async def test_one_connection_too_many_is_closed_and_the_next_after_a_departure_
     await first.aclose()
     await until(partial(answers, started.server))
     await second.aclose()
+
+
+#: What dropped connections said, and what besides once they were answered.
+DROPPED: Final = [
+    (b"", b""),
+    (b"GET / HT", b""),
+    (UPGRADE % (b"/", b"") + FRAME, b""),
+    (UPGRADE % (b"/", b""), FRAME),
+    (UPGRADE % (b"/", b""), FRAME + frame(bytes(40_000), missing=1)),
+    (b"\xff" * 20, b""),
+]
+#: 10,000 take up to a minute.
+MANY: Final = int(os.environ.get("SOTTOVOCE_TEST_CONNECTIONS", "2000"))
+
+
+@pytest.mark.parametrize("leaked", [0, 500], ids=["nothing is kept", "positive control"])
+async def test_memory_returns_after_many_connections_were_opened_and_dropped(leaked: int) -> None:
+    kept: list[bytes] = []
+    guard = Guard(accept_and_wait, 10_000, Deadlines(first_message=LATE, close=SOON))
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await guard.handle(stream)
+        kept.append(bytes(leaked))
+
+    check_patch_points()
+    async with trio.open_nursery() as serving:
+        [listener] = await serving.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        tracemalloc.start()
+        await open_and_drop(listener, 1000, guard)  # trio keeps so many deadlines that have passed
+        before = memory()
+        await open_and_drop(listener, count := MANY if not leaked else 500, guard)
+        grown = (memory() - before) / count
+        tracemalloc.stop()
+        serving.cancel_scope.cancel()
+    assert guard._shared.budget.held == 0
+    assert (grown > 400) if leaked else (grown < 200)
+
+
+async def accept_and_wait(_scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    await trio.sleep_forever()
+
+
+async def open_and_drop(listener: trio.SocketListener, count: int, guard: Guard) -> None:
+    """Open connections one after the other, and drop them in the middle of something, every other with a reset."""
+    for number in range(count):
+        opening, then = DROPPED[number % len(DROPPED)]
+        with socket.create_connection(listener.socket.getsockname()) as client:
+            client.sendall(opening)
+            if then:
+                await trio.lowlevel.wait_readable(client)
+                client.sendall(then)
+            await trio.lowlevel.checkpoint()
+            if number % 2:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with trio.fail_after(PATIENCE):
+        await guard.wait_empty()
+
+
+def memory() -> int:
+    """Bytes that are in use."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+# --- Crowds -------------------------------------------------------------------------------------------------
+
+BEHIND_A_PROXY: Final = {"trusted_proxies": ["127.0.0.0/8"]}
+
+
+def coming_from(address: str) -> bytes:
+    return b"X-Forwarded-For: %s\r\n" % address.encode()
+
+
+def get(path: str, headers: bytes = b"") -> bytes:
+    return b"GET %s HTTP/1.0\r\n%s\r\n" % (path.encode(), headers)
+
+
+async def test_one_block_has_so_many_websockets_through_a_proxy_and_another_is_served(start: Start) -> None:
+    started = await start(**BEHIND_A_PROXY, max_connections_per_block=2)
+    one, other = coming_from("192.0.2.1"), coming_from("192.0.2.2")
+    streams = [await started.upgrade(b"/ready", headers) for headers in (one, one, one, other)]
+    assert [head.split()[1] for _, head in streams] == [b"101", b"101", b"429", b"101"]
+    assert b"retry-after: 10" in streams[2][1].lower()
+    await streams[0][0].aclose()
+    await until(partial(is_let_in, started, one))
+    for stream, _ in streams:
+        await stream.aclose()
+
+
+async def is_let_in(started: Started, headers: bytes) -> bool:
+    stream, head = await started.upgrade(b"/ready", headers)
+    await stream.aclose()
+    return b" 101 " in head
+
+
+async def test_one_block_has_so_many_connections_and_a_line_in_the_log_says_so_without_its_address(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sottovoce_hosting.addresses._parse", lambda _: ipaddress.ip_address("192.0.2.1"))
+    started = await start(max_connections_per_block=2)
+    first, second = await started.server.connect(), await started.server.connect()
+    assert await started.server.exchange(get("/livez")) == b""
+    await first.aclose()
+    await until(partial(answers, started.server))
+    await second.aclose()
+    logged = "".join(capfd.readouterr())
+    assert "too many from one address block" in logged
+    assert "192.0.2" not in logged
+
+
+async def test_one_block_opens_connections_no_faster_than_allowed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sottovoce_hosting.addresses._parse", lambda _: ipaddress.ip_address("192.0.2.1"))
+    started = await start(max_connections_per_block=3, connections_per_second=0.001)
+    answers = [await started.server.exchange(get("/livez")) for _ in range(4)]
+    assert [bool(answer) for answer in answers] == [True, True, True, False]
+
+
+async def test_this_machine_is_not_limited_as_one_client(start: Start) -> None:
+    started = await start(max_connections_per_block=1, connections_per_second=0.001, requests_per_second=0.001)
+    async with await started.server.connect(), await started.server.connect():
+        assert [b" 200 " in await started.server.exchange(get("/headers")) for _ in range(4)] == [True] * 4
+
+
+async def test_requests_of_one_block_are_limited_and_health_is_not(start: Start) -> None:
+    started = await start(**BEHIND_A_PROXY, requests_per_second=0.5)
+    one, other = coming_from("2001:db8::1"), coming_from("2001:db8:0:1::1")
+    answers = [await started.server.exchange(get("/headers", headers)) for headers in (one, one, one, other)]
+    assert [answer.split()[1] for answer in answers] == [b"200", b"200", b"429", b"200"]
+    head, _, body = answers[2].partition(b"\r\n\r\n")
+    assert b"\r\nretry-after: 2\r\n" in head.lower() + b"\r\n"
+    assert wire.decode(wire.Problem, body).code == Code.TRY_AGAIN
+    for path in ("/livez", "/readyz"):
+        assert b" 200 " in await started.server.exchange(get(path, one))
+
+
+async def test_handlers_are_told_of_a_block_and_never_of_an_address(start: Start) -> None:
+    started = await start(**BEHIND_A_PROXY)
+    headers = coming_from("192.0.2.1") + b"X-Real-IP: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n"
+    assert b"192.0.2" not in await started.server.exchange(get("/headers", headers))
+    stream, _ = await started.upgrade(b"/ready", headers)
+    await stream.aclose()
+    assert b" 200 " in await started.server.exchange(get("/headers"))
+    http, socket, proxy = started.probe.peers
+    assert http == socket
+    assert http is not None
+    assert proxy is None
+
+
+async def test_what_a_stranger_says_about_his_address_is_ignored(start: Start) -> None:
+    started = await start()
+    await started.server.exchange(get("/headers", coming_from("192.0.2.1")))
+    assert started.probe.peers == [None]
 
 
 async def answers(server: ServedForTest) -> bool:

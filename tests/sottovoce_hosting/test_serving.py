@@ -13,6 +13,7 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
 from sottovoce_hosting.database import DatabaseError
@@ -30,6 +31,7 @@ class Stub:
     name: str = "stub"
     trouble: str | None = None
     events: list[str] = field(default_factory=list)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     @property
     def websockets(self) -> Mapping[str, WebSocketHandler]:

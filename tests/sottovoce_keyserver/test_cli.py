@@ -66,7 +66,13 @@ def test_a_bad_setting_is_one_line(tmp_path: Path) -> None:
     assert refusal("--data", tmp_path, "--relay-url", "relay.example").startswith("relay_url: an address starts with")
 
 
+def test_its_file_has_no_settings_of_a_relay(tmp_path: Path) -> None:
+    (tmp_path / "keyserver.toml").write_text("max_envelope = 2048")
+    said = refusal("--config", tmp_path / "keyserver.toml")
+    assert said == f"{tmp_path}/keyserver.toml: max_envelope: there is no such setting"
+
+
 def test_the_help_names_every_option() -> None:
     said = subprocess.run([COMMAND, "serve", "--help"], capture_output=True, text=True, check=True).stdout
-    for option in ("--data", "--host", "--port", "--public-url", "--relay-url"):
+    for option in ("--config", "--data", "--host", "--port", "--public-url", "--relay-url"):
         assert option in said

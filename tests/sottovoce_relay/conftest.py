@@ -1,52 +1,27 @@
-"""A real relay on a real socket, its owners and senders, for the relay's tests."""
+"""A relay in the test's own run or as a process, and queues that do not exist yet, for the relay's tests."""
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import pytest
 import trio
 import trio_websocket
-from nacl.signing import SigningKey
 
+from sottovoce_hosting.service import Origins, Service
 from sottovoce_hosting.testing import ServedForTest, start_server
-from sottovoce_relay.app import PATH, open_relay
+from sottovoce_relay.app import open_relay
 from sottovoce_relay.settings import RelaySettings
-from sottovoce_wire import ids, limits
-from sottovoce_wire.errors import Code
-from sottovoce_wire.frames import (
-    Ack,
-    ClientFrame,
-    CreateQueue,
-    Done,
-    Goodbye,
-    Hello,
-    KeyClass,
-    NewSendKey,
-    OpenQueue,
-    Receive,
-    RelayFrame,
-    Send,
-    SendItem,
-    SendResults,
-    Ttl,
-    Welcome,
-    decode_relay_frame,
-    encode,
-)
-from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey
-from sottovoce_wire.records import owner_challenge
-
-F = TypeVar("F", bound=RelayFrame)
-
-#: Far longer than a passing test needs.
-PATIENCE = 20.0
+from tests.relay_clients import PATIENCE as PATIENCE
+from tests.relay_clients import Client as Client
+from tests.relay_clients import Mailbox as Mailbox
+from tests.relay_clients import RelayProcess as RelayProcess
+from tests.relay_clients import connect as connect
+from tests.relay_clients import open_socket as open_socket
+from tests.relay_clients import run_relay_process
 
 
 @dataclass
@@ -60,130 +35,19 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Mailbox:
-    """A queue as its owner knows it: one key of each class."""
-
-    owner: SigningKey = field(default_factory=SigningKey.generate)
-    keys: dict[KeyClass, SendKey] = field(default_factory=lambda: {kind: SendKey(os.urandom(32)) for kind in KeyClass})
-
-    @property
-    def owner_key(self) -> bytes:
-        return bytes(self.owner.verify_key)
-
-    @property
-    def queue(self) -> QueueId:
-        return ids.queue_id_of(self.owner_key)
-
-    @property
-    def send_keys(self) -> list[NewSendKey]:
-        return [NewSendKey(ids.send_key_hash(key), kind) for kind, key in self.keys.items()]
-
-    def item(
-        self, body: bytes, kind: KeyClass = KeyClass.CONTACT, envelope_id: bytes | None = None, ttl: Ttl = Ttl.DAY
-    ) -> SendItem:
-        """An envelope for this queue."""
-        return SendItem(self.queue, self.keys[kind], EnvelopeId(envelope_id or os.urandom(16)), ttl, body)
-
-
-class Client:
-    """One connection to a relay, frame by frame."""
-
-    def __init__(self, socket: trio_websocket.WebSocketConnection, origin: str) -> None:
-        self.socket = socket
-        self.origin = origin
-        self.nonce = b""
-
-    async def say(self, frame: ClientFrame) -> None:
-        await self.socket.send_message(encode(frame))
-
-    async def hear(self) -> RelayFrame:
-        with trio.fail_after(PATIENCE):
-            data = await self.socket.get_message()
-        assert isinstance(data, bytes)
-        return decode_relay_frame(data)
-
-    async def expect(self, kind: type[F]) -> F:
-        frame = await self.hear()
-        assert isinstance(frame, kind), frame
-        return frame
-
-    async def hear_until(self, kind: type[F]) -> F:
-        """The next frame of this kind; others are passed over."""
-        while True:
-            frame = await self.hear()
-            if isinstance(frame, kind):
-                return frame
-
-    async def greet(self) -> None:
-        await self.say(Hello([limits.PROTOCOL_VERSION]))
-        self.nonce = (await self.expect(Welcome)).nonce
-
-    def signature(self, box: Mailbox) -> bytes:
-        return box.owner.sign(owner_challenge(self.origin, self.nonce, box.queue)).signature
-
-    async def create(self, box: Mailbox) -> None:
-        await self.say(CreateQueue(1, box.owner_key, self.signature(box), box.send_keys))
-        assert await self.expect(Done) == Done(1)
-
-    async def open(self, box: Mailbox) -> None:
-        await self.say(OpenQueue(2, box.owner_key, self.signature(box)))
-        assert await self.expect(Done) == Done(2)
-
-    async def receive(self, box: Mailbox, count: int = 256, size: int = limits.MAX_UNACKNOWLEDGED_BYTES) -> None:
-        await self.say(Receive(3, box.queue, count, size))
-        assert await self.expect(Done) == Done(3)
-
-    async def send(self, items: Sequence[SendItem]) -> list[Code]:
-        """Send and hear what became of each item."""
-        await self.say(Send(4, list(items)))
-        answer = await self.expect(SendResults)
-        assert answer.request == 4
-        return [result.code for result in answer.results]
-
-    async def ack(self, box: Mailbox, upto: int, *singles: int) -> None:
-        await self.say(Ack(box.queue, upto, list(singles)))
-
-    async def goodbye(self) -> Goodbye:
-        """The relay's last frame, after which it closes."""
-        last = await self.hear_until(Goodbye)
-        with pytest.raises(trio_websocket.ConnectionClosed), trio.fail_after(PATIENCE):
-            await self.socket.get_message()
-        return last
-
-
-@asynccontextmanager
-async def open_socket(origin: str) -> AsyncIterator[trio_websocket.WebSocketConnection]:
-    """A connection that has said nothing yet.
-
-    On a stream of our own: trio-websocket leaves the one that it opens itself open when the server closes first.
-    """
-    host, _, port = origin.removeprefix("http://").rpartition(":")
-    async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
-        socket = await trio_websocket.wrap_client_stream(nursery, stream, host, PATH)
-        try:
-            yield socket
-        finally:
-            with trio.move_on_after(PATIENCE):
-                await socket.aclose()
-            nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def connect(origin: str) -> AsyncIterator[Client]:
-    """A connection that was welcomed."""
-    async with open_socket(origin) as socket:
-        client = Client(socket, origin)
-        await client.greet()
-        yield client
-
-
-@dataclass(frozen=True)
 class ServedRelay:
     """A relay that answers, and the folder and clock that it works with."""
 
     server: ServedForTest
     data: Path
     clock: Clock
+    service: Service
+
+    def counted(self, name: str, **labels: str) -> float:
+        """What the relay's metrics say."""
+        value = self.service.registry.get_sample_value(f"sottovoce_relay_{name}", labels)
+        assert value is not None, name
+        return value
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
         return connect(self.server.url)
@@ -200,61 +64,13 @@ class ServedRelay:
             yield client
 
 
-@dataclass(frozen=True)
-class RelayProcess:
-    """The command `sottovoce-relay serve`, running."""
-
-    process: trio.Process
-    url: str
-    _log: bytearray
-
-    def connect(self) -> AbstractAsyncContextManager[Client]:
-        return connect(self.url)
-
-    async def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Send a signal; returns the exit code and all that was logged."""
-        self.process.send_signal(number)
-        with trio.fail_after(PATIENCE):
-            code = await self.process.wait()
-        return code, self._log.decode()
-
-
 RunRelay: TypeAlias = Callable[[], AbstractAsyncContextManager[RelayProcess]]
 
 
 @pytest.fixture
 def run_relay(tmp_path: Path) -> RunRelay:
     """Run the command while a block runs, on the same data each time."""
-    code = "from sottovoce_relay.cli import main; main()"
-    command = [sys.executable, "-c", code, "serve", "--data", str(tmp_path), "--port", "0"]
-    environment = {**os.environ, "SOTTOVOCE_SERVER_LOG_LEVEL": "debug"}
-
-    @asynccontextmanager
-    async def start() -> AsyncIterator[RelayProcess]:
-        process = await trio.lowlevel.open_process(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
-        assert process.stdout is not None
-        log = bytearray()
-        async with process.stdout, trio.open_nursery() as nursery:
-            nursery.start_soon(_collect, process, log)
-            try:
-                with trio.fail_after(PATIENCE):
-                    ready = bytes(await process.stdout.receive_some()).decode()
-                yield RelayProcess(process, ready.split()[-1], log)
-            finally:
-                process.kill()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
-
-    return start
-
-
-async def _collect(process: trio.Process, log: bytearray) -> None:
-    assert process.stderr is not None
-    async with process.stderr:
-        async for piece in process.stderr:
-            log += piece
+    return partial(run_relay_process, tmp_path)
 
 
 StartRelay: TypeAlias = Callable[..., AbstractAsyncContextManager[ServedRelay]]
@@ -268,10 +84,18 @@ def start_relay(tmp_path: Path) -> StartRelay:
     @asynccontextmanager
     async def start(**chosen: object) -> AsyncIterator[ServedRelay]:
         settings = RelaySettings.model_validate({"data": tmp_path, "port": 0, **chosen})
+        opened: list[Service] = []
+
+        @asynccontextmanager
+        async def opening(origins: Origins) -> AsyncIterator[Service]:
+            async with open_relay(settings, origins, clock) as service:
+                opened.append(service)
+                yield service
+
         async with trio.open_nursery() as nursery:
-            server = await start_server(nursery, lambda origins: [open_relay(settings, origins, clock)], settings)
+            server = await start_server(nursery, lambda origins: [opening(origins)], settings)
             try:
-                yield ServedRelay(server, tmp_path, clock)
+                yield ServedRelay(server, tmp_path, clock, opened[0])
             finally:
                 server.stop.set()
 

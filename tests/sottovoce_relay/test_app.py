@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from sottovoce_relay import sweeper
+from sottovoce_relay import app, sweeper
 from sottovoce_relay.settings import SWEEP_GRACE_SECONDS
 from sottovoce_wire import ids, limits
 from sottovoce_wire.errors import Code
@@ -56,6 +58,13 @@ async def bodies(owner: Client, count: int) -> list[bytes]:
     return got
 
 
+@pytest.fixture
+def _held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written because time is up: what a slow machine takes long for is still held."""
+    terms_of = app.terms_of
+    monkeypatch.setattr(app, "terms_of", lambda settings: replace(terms_of(settings), hold_seconds=10_000))
+
+
 # --- Stored, delivered, acknowledged ------------------------------------------------------------------------------
 
 
@@ -79,8 +88,11 @@ async def test_an_envelope_for_an_absent_owner_waits_and_is_gone_once_acknowledg
         await owner.expect(CaughtUp)
 
 
-async def test_an_envelope_for_a_present_owner_is_pushed_when_it_is_committed(relay: ServedRelay, box: Mailbox) -> None:
-    async with relay.owner(box) as owner, relay.connect() as sender:
+@pytest.mark.parametrize("hold_ms", [0, 5])
+async def test_an_envelope_for_a_present_owner_is_accepted_once_it_is_stored_if_it_is_not_acknowledged(
+    start_relay: StartRelay, box: Mailbox, hold_ms: int
+) -> None:
+    async with start_relay(hold_ms=hold_ms) as relay, relay.owner(box) as owner, relay.connect() as sender:
         await owner.receive(box)
         await owner.expect(CaughtUp)
         for number in range(1, 6):
@@ -89,6 +101,53 @@ async def test_an_envelope_for_a_present_owner_is_pushed_when_it_is_committed(re
             assert await owner.expect(Deliver) == pushed
         await owner.ack(box, 5)
         await owner.expect(Acked)
+
+
+@pytest.mark.usefixtures("_held_for_long")
+async def test_what_is_acknowledged_at_once_is_accepted_then_and_never_reaches_the_disk(
+    start_relay: StartRelay, box: Mailbox
+) -> None:
+    secrets = [os.urandom(32) for _ in range(5)]
+    async with start_relay() as relay, relay.owner(box) as owner, relay.connect() as sender:
+        await owner.receive(box)
+        await owner.expect(CaughtUp)
+        for number, secret in enumerate(secrets, start=1):
+            await sender.say(Send(number, [box.item(secret)]))
+            assert await bodies(owner, 1) == [secret]
+            await owner.ack(box, number)
+            assert await owner.hear_until(Acked) == Acked(box.queue, number, [])
+            assert (await sender.expect(SendResults)).results[0].code is ACCEPTED
+        assert [holders(relay.data, secret) for secret in secrets] == [set()] * 5
+
+
+@pytest.mark.usefixtures("_held_for_long")
+async def test_what_is_held_when_its_owner_goes_is_stored_and_accepted(start_relay: StartRelay, box: Mailbox) -> None:
+    async with start_relay() as relay, relay.connect() as sender:
+        async with relay.owner(box) as owner:
+            await owner.receive(box)
+            await owner.expect(CaughtUp)
+            await sender.say(Send(1, [box.item(b"held")]))
+            await bodies(owner, 1)
+        assert (await sender.expect(SendResults)).results[0].code is ACCEPTED
+        async with relay.owner(box) as owner:
+            await owner.receive(box)
+            assert await bodies(owner, 1) == [b"held"]
+
+
+@pytest.mark.usefixtures("_held_for_long")
+async def test_what_is_held_when_the_relay_stops_is_there_after_the_restart(
+    start_relay: StartRelay, box: Mailbox
+) -> None:
+    async with start_relay() as relay, relay.owner(box) as owner, relay.connect() as sender:
+        await owner.receive(box)
+        await owner.expect(CaughtUp)
+        await sender.say(Send(1, [box.item(b"held")]))
+        await bodies(owner, 1)
+        relay.server.stop.set()
+        assert (await owner.goodbye()).code is Code.SHUTTING_DOWN
+    async with start_relay() as relay, relay.owner(box) as owner:
+        await owner.receive(box)
+        assert await bodies(owner, 1) == [b"held"]
 
 
 async def test_what_was_accepted_is_there_after_a_restart(start_relay: StartRelay, box: Mailbox) -> None:
@@ -327,8 +386,8 @@ async def test_a_full_queue_has_room_again_after_acknowledgements(start_relay: S
         assert await sender.send([box.item(b"x") for _ in range(3)]) == [ACCEPTED] * 2 + [Code.QUEUE_FULL]
 
 
-async def test_strangers_fill_their_share_and_contacts_still_get_in(relay: ServedRelay, box: Mailbox) -> None:
-    async with relay.owner(box), relay.connect() as sender:
+async def test_strangers_fill_their_share_and_contacts_still_get_in(start_relay: StartRelay, box: Mailbox) -> None:
+    async with start_relay(stranger_rate=1e6) as relay, relay.owner(box), relay.connect() as sender:
         codes = []
         for _ in range(9):
             codes += await sender.send([box.item(b"x", KeyClass.STRANGER) for _ in range(250)])
@@ -383,7 +442,7 @@ async def test_creating_a_queue_again_proves_it_and_adds_keys(relay: ServedRelay
         pass
     async with relay.connect() as owner:
         new = [NewSendKey(ids.send_key_hash(key), KeyClass.INVITE)]
-        await owner.say(CreateQueue(1, box.owner_key, owner.signature(box), new))
+        await owner.say(CreateQueue(1, box.owner_key, owner.signature(box), new, ""))
         await owner.expect(Done)
         item = SendItem(box.queue, key, EnvelopeId(bytes(16)), Ttl.DAY, b"new key")
         assert await owner.send([item, box.item(b"old key")]) == [ACCEPTED, ACCEPTED]
@@ -398,12 +457,31 @@ async def test_creating_a_queue_again_proves_it_and_adds_keys(relay: ServedRelay
 async def test_a_queue_with_all_its_keys_takes_no_more(relay: ServedRelay, box: Mailbox) -> None:
     async with relay.owner(box) as owner:
         more = [NewSendKey(ids.send_key_hash(SendKey(os.urandom(32))), KeyClass.GROUP) for _ in range(253)]
-        await owner.say(CreateQueue(1, box.owner_key, owner.signature(box), more))
+        await owner.say(CreateQueue(1, box.owner_key, owner.signature(box), more, ""))
         assert (await owner.expect(Failed)).code is Code.TOO_MANY_SEND_KEYS
-        await owner.say(CreateQueue(2, box.owner_key, owner.signature(box), more[1:]))
+        await owner.say(CreateQueue(2, box.owner_key, owner.signature(box), more[1:], ""))
         await owner.expect(Done)
         await owner.say(AddSendKey(3, box.queue, more[0]))
         assert (await owner.expect(Failed)).code is Code.TOO_MANY_SEND_KEYS
+
+
+async def test_on_a_full_disk_nothing_is_taken_in_and_everything_can_be_taken_out(
+    start_relay: StartRelay, box: Mailbox, other_box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start_relay() as relay, relay.owner(box), relay.connect() as sender:
+        assert await sender.send([box.item(b"before")]) == [ACCEPTED]
+        assert b" 200 " in await relay.server.exchange(b"GET /readyz HTTP/1.0\r\n\r\n")
+    usage = shutil.disk_usage(relay.data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+    async with start_relay() as relay, relay.owner(box) as owner, relay.connect() as sender:
+        assert b"disk is nearly full" in await relay.server.exchange(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert await sender.send([box.item(b"now")]) == [Code.TRY_AGAIN]
+        await sender.say(CreateQueue(1, other_box.owner_key, sender.signature(other_box), [], ""))
+        assert (await sender.expect(Failed)).code is Code.TRY_AGAIN
+        await owner.receive(box)
+        assert await bodies(owner, 1) == [b"before"]
+        await owner.ack(box, 1)
+        assert await owner.hear_until(Acked) == Acked(box.queue, 1, [])
 
 
 # --- What stays on the disk ---------------------------------------------------------------------------------------

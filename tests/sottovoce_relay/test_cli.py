@@ -13,6 +13,7 @@ import pytest
         (["--port", "0", "--host", "0.0.0.0"], "public URL"),  # noqa: S104 - that it is refused is the point
         (["--public-url", "chat.example"], "public_url"),
         (["--port", "99999"], "port"),
+        (["--config", "missing.toml"], "cannot read missing.toml"),
     ],
 )
 def test_a_relay_that_cannot_start_says_why_in_one_line(tmp_path: Path, arguments: list[str], word: str) -> None:

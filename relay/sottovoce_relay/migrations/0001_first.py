@@ -1,6 +1,6 @@
 """The first tables: queues, their send keys, their envelopes.
 
-Never edited again: later changes are revisions of their own.
+Never edited again once released: later changes are revisions of their own.
 """
 
 import sqlalchemy as sa
@@ -11,43 +11,49 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+_NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     """Create the tables (see storage.py for what the columns mean)."""
     op.create_table(
         "queues",
-        sa.Column("id", sa.LargeBinary(16), primary_key=True),
+        sa.Column("number", _NUMBER, primary_key=True),
+        sa.Column("id", sa.LargeBinary(16), unique=True),
         sa.Column("owner_key", sa.LargeBinary(32), nullable=False),
-        sa.Column("next_seq", sa.BigInteger, nullable=False),
-        sa.Column("envelopes", sa.Integer, nullable=False),
-        sa.Column("size", sa.BigInteger, nullable=False),
-        sa.Column("stranger_envelopes", sa.Integer, nullable=False),
-        sa.Column("stranger_size", sa.BigInteger, nullable=False),
+        sa.Column("seen_day", sa.Integer, nullable=False, index=True),
         sa.Column("expired", sa.BigInteger, nullable=False),
         sa.Column("expired_told", sa.BigInteger, nullable=False),
-        sqlite_with_rowid=False,
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "send_keys",
         sa.Column("door", sa.LargeBinary(48), primary_key=True),
-        sa.Column("queue_id", sa.LargeBinary(16), nullable=False, index=True),
+        sa.Column("queue", _NUMBER, nullable=False, index=True),
         sa.Column("key_class", sa.SmallInteger, nullable=False),
+        sa.Column("dies_at", sa.BigInteger, index=True),
         sqlite_with_rowid=False,
     )
     op.create_table(
-        "envelopes",
-        sa.Column("queue_id", sa.LargeBinary(16), primary_key=True),
-        sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("name", sa.LargeBinary(32), nullable=False, unique=True),
-        sa.Column("key_class", sa.SmallInteger, nullable=False),
-        sa.Column("invite_door", sa.LargeBinary(48)),
-        sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+        "bodies",
+        sa.Column("id", _NUMBER, primary_key=True, autoincrement=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
-    op.create_index(
-        "ix_envelopes_invite_door",
+    op.create_table(
         "envelopes",
-        ["invite_door"],
-        sqlite_where=sa.text("invite_door IS NOT NULL"),
-        postgresql_where=sa.text("invite_door IS NOT NULL"),
+        sa.Column("seq", _NUMBER, primary_key=True, autoincrement=False),
+        sa.Column("queue", _NUMBER, nullable=False),
+        sa.Column("name", sa.LargeBinary(16), nullable=False),
+        sa.Column("key_class", sa.SmallInteger, nullable=False),
+        sa.Column("is_limited", sa.SmallInteger, nullable=False),
+        sa.Column("invite", sa.LargeBinary(48)),
+        sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+        sa.Column("size", sa.Integer, nullable=False),
+        sa.Column("shared", _NUMBER),
+        sa.Column("body", sa.LargeBinary),
     )
+    op.create_index("ix_envelopes_name", "envelopes", ["queue", "name"], unique=True)
+    op.create_index("ix_envelopes_queue", "envelopes", ["queue", "seq", "size", "is_limited", "expires_at"])
+    for name, column in (("ix_envelopes_invite", "invite"), ("ix_envelopes_shared", "shared")):
+        where = sa.text(f"{column} IS NOT NULL")
+        op.create_index(name, "envelopes", [column], sqlite_where=where, postgresql_where=where)

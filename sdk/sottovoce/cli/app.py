@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from getpass import getpass
 from importlib.metadata import version
@@ -131,12 +132,20 @@ def _launch(
     store: Annotated[
         Path | None, Parameter(env_var="SOTTOVOCE_STORE", help="The store's file, ~/.sottovoce/store.db by default.")
     ] = None,
+    invite_code: Annotated[
+        str,
+        Parameter(
+            env_var="SOTTOVOCE_INVITE_CODE",
+            show_default=False,
+            help="What a server that is not open to everybody asks newcomers for.",
+        ),
+    ] = "",
 ) -> ExitCode:
     path = store or Path.home() / ".sottovoce" / "store.db"
     # A lone hyphen is what `send` does anyway; the parser would take it for an option without a name.
     command, bound, _ = app.parse_args([word for word in tokens if word != "-"])
     if "place" in inspect.signature(command).parameters:
-        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"))
+        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"), invite_code)
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, ExitCode) else ExitCode.DONE
 
@@ -163,7 +172,7 @@ def _run(place: Place, command: Callable[[Place], Awaitable[None]]) -> ExitCode:
         except errors.PassphraseNeeded:
             if not sys.stdin.isatty():
                 raise
-            trio.run(_until_terminated, command, Place(place.server, place.store, getpass("Passphrase: ")))
+            trio.run(_until_terminated, command, replace(place, passphrase=getpass("Passphrase: ")))
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         return _end(error)
     return ExitCode.DONE

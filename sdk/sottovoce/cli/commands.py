@@ -26,11 +26,12 @@ _HARMLESS: Final = "\n\t\u200c\u200d"
 
 @dataclass(frozen=True)
 class Place:
-    """Which store, on which server."""
+    """Which store, on which server, and what opens either."""
 
     server: str
     store: Path
     passphrase: str | None = field(repr=False)
+    invite_code: str = field(repr=False)
 
 
 class NotSent(Exception):  # noqa: N818 - an outcome
@@ -41,7 +42,7 @@ def _client(place: Place, *, create: bool = False) -> AbstractAsyncContextManage
     """A client on the place's store. Only `register` makes a store: looking must not decide how it is locked."""
     if not create and not place.store.exists():
         raise errors.NotRegistered(f"there is no store at {place.store}")
-    return open_client(place.store, server=place.server, passphrase=place.passphrase)
+    return open_client(place.store, server=place.server, passphrase=place.passphrase, invite_code=place.invite_code)
 
 
 async def _tell_trouble(client: Client) -> None:

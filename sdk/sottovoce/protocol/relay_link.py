@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code, WireError
-from sottovoce_wire.frames import KeyClass, SendItem, SendResult
+from sottovoce_wire.frames import GapReason, KeyClass, SendItem, SendResult
 from sottovoce_wire.ids import QueueId, SendKeyHash
 
 from ..crypto.identity import OwnerKey
@@ -48,9 +48,10 @@ _EXPECTED: Final[dict[State, tuple[type, ...]]] = {
         frames.Acked,
         frames.CaughtUp,
         frames.Gap,
+        frames.DeliverNow,
         frames.Pong,
     ),
-    State.RECEIVING: (frames.Deliver, frames.Acked, frames.CaughtUp, frames.Gap, frames.Pong),
+    State.RECEIVING: (frames.Deliver, frames.Acked, frames.CaughtUp, frames.Gap, frames.DeliverNow, frames.Pong),
     State.READY: (frames.Pong,),
     State.WAITING: (frames.SendResults, frames.Pong),
 }
@@ -84,10 +85,11 @@ class CaughtUp:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """So many accepted envelopes of this queue expired before they could be delivered."""
+    """So many envelopes of this queue will not be delivered, and why."""
 
     queue: QueueId
     count: int
+    reason: GapReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,47 +111,65 @@ class OwnQueue:
 
 
 def hello() -> bytes:
-    """The first frame of every connection."""
-    return frames.encode(frames.Hello([limits.PROTOCOL_VERSION]))
+    """The first message of every connection."""
+    return frames.message(frames.Hello([limits.PROTOCOL_VERSION]))
 
 
 def ping() -> bytes:
     """A heartbeat."""
-    return frames.encode(frames.Ping(0))
+    return frames.message(frames.Ping(0))
 
 
-def _parse(state: State, data: bytes) -> frames.RelayFrame:
-    """The next frame, if one may come in this state. Raises RelayFault."""
+def _parse(data: bytes) -> list[frames.RelayFrame]:
+    """The frames of a message. Raises RelayFault."""
     try:
-        frame = frames.decode_relay_frame(data)
+        return frames.decode_relay_message(data)
     except WireError as error:
         raise RelayFault(error.code, error.detail) from None
+
+
+def _check(state: State, frame: frames.RelayFrame) -> None:
+    """See whether this frame may come in this state. Raises RelayFault."""
     if isinstance(frame, frames.Goodbye):
         raise RelayFault(frame.code, frame.detail)
     if not isinstance(frame, _EXPECTED[state]):
         raise RelayFault(Code.UNEXPECTED_FRAME, f"{type(frame).__name__} while {state.name.lower()}")
     if isinstance(frame, frames.Welcome) and frame.version != limits.PROTOCOL_VERSION:
         raise RelayFault(Code.UNSUPPORTED_VERSION, "the relay chose a version that was not offered")
-    return frame
 
 
 class OwnerLink:
     """A connection that proves queues and receives from them.
 
     Queues are created if the relay does not know them: saying CreateQueue again is harmless, so a client that died
-    between creating and remembering it needs no other path.
+    between creating and remembering it needs no other path. `invite_code` is for a relay that does not take everybody,
+    else empty.
     """
 
-    def __init__(self, origin: str, queues: Sequence[OwnQueue]) -> None:
+    def __init__(self, origin: str, queues: Sequence[OwnQueue], invite_code: str = "") -> None:
         self._origin = origin
+        self._invite_code = invite_code
         self._queues = {queue.owner.queue_id: queue for queue in queues}
         self._numbers = dict.fromkeys(self._queues, 0)
         self._unproven = 2 * len(queues)  # each queue: CreateQueue and Receive
         self._state = State.GREETING
 
     def receive(self, data: bytes) -> tuple[list[Event], list[bytes]]:
-        """Take in one WebSocket message; returns what happened and what to send. Raises RelayFault."""
-        frame = _parse(self._state, data)
+        """Take in one WebSocket message; returns what happened and the messages to send. Raises RelayFault.
+
+        A fault in one frame takes the events of the frames before it along. That loses nothing: none of them was
+        acknowledged, and the relay says them again on the next connection.
+        """
+        events: list[Event] = []
+        out: list[bytes] = []
+        for frame in _parse(data):
+            _check(self._state, frame)
+            happened, sent = self._hear(frame)
+            events += happened
+            out += sent
+        return events, out
+
+    def _hear(self, frame: frames.RelayFrame) -> tuple[list[Event], list[bytes]]:
         match frame:
             case frames.Welcome():
                 self._state = State.PROVING
@@ -163,23 +183,25 @@ class OwnerLink:
             case frames.CaughtUp():
                 return [CaughtUp(self._known(frame.queue))], []
             case frames.Gap():
-                return [Gap(self._known(frame.queue), frame.count)], []
+                return [Gap(self._known(frame.queue), frame.count, frame.reason)], []
+            case frames.Acked() | frames.DeliverNow():  # ephemeral envelopes say nothing to this version
+                self._known(frame.queue)
         return [], []
 
     def ack(self, queue: QueueId, upto: int) -> bytes:
-        """The frame that acknowledges everything of `queue` up to `upto`."""
-        return frames.encode(frames.Ack(queue, upto, []))
+        """The message that acknowledges everything of `queue` up to `upto`."""
+        return frames.message(frames.Ack(queue, upto, []))
 
     def _prove(self, nonce: bytes) -> list[bytes]:
         out: list[frames.ClientFrame] = []
         for number, (queue_id, queue) in enumerate(self._queues.items()):
             keys = [frames.NewSendKey(key_hash, key_class) for key_hash, key_class in queue.send_keys]
             signature = queue.owner.answer(self._origin, nonce)
-            out.append(frames.CreateQueue(2 * number, queue.owner.public, signature, keys))
+            out.append(frames.CreateQueue(2 * number, queue.owner.public, signature, keys, self._invite_code))
             out.append(
                 frames.Receive(2 * number + 1, queue_id, limits.MAX_UNACKNOWLEDGED, limits.MAX_UNACKNOWLEDGED_BYTES)
             )
-        return [frames.encode(frame) for frame in out]
+        return [frames.message(*out)]
 
     def _proven(self) -> list[Event]:
         self._unproven -= 1
@@ -213,8 +235,17 @@ class SenderLink:
         self._request = 0
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take in one WebSocket message; returns what happened. Raises RelayFault."""
-        frame = _parse(self._state, data)
+        """Take in one WebSocket message; returns what happened, at most one event. Raises RelayFault.
+
+        A fault behind the results takes them along: the same envelopes are sent again, and recognised.
+        """
+        events: list[Event] = []
+        for frame in _parse(data):
+            _check(self._state, frame)
+            events += self._hear(frame)
+        return events
+
+    def _hear(self, frame: frames.RelayFrame) -> list[Event]:
         match frame:
             case frames.Welcome():
                 self._state = State.READY
@@ -227,9 +258,9 @@ class SenderLink:
         return []
 
     def send(self, items: Sequence[SendItem]) -> bytes:
-        """The frame that sends `items`, 1 to 256 of them. Only when ready."""
+        """The message that sends `items`, 1 to 256 of them. Only when ready."""
         assert self._state is State.READY, "one Send at a time"  # noqa: S101 - a fault of this program
         self._request = (self._request + 1) % 2**32
         self._under_way = len(items)
         self._state = State.WAITING
-        return frames.encode(frames.Send(self._request, list(items)))
+        return frames.message(frames.Send(self._request, list(items)))

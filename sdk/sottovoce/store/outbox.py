@@ -14,7 +14,7 @@ from ..protocol.state import Address, Outgoing
 
 #: Envelopes in one Send frame: with bodies of the usual size far below the frame limit.
 BATCH: Final = 64
-BATCH_BYTES: Final = limits.MAX_FRAME // 2
+BATCH_BYTES: Final = limits.MAX_MESSAGE // 2
 #: Reasons of failed deliveries that are kept.
 FAILURES: Final = 1_000
 

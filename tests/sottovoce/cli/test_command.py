@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sottovoce.cli.commands import printable
+from sottovoce.cli.commands import Place, printable
 from sottovoce.store.database import open_store
 from tests.servers import ServerProcess
 
@@ -23,13 +23,15 @@ class Command:
     def __init__(self, url: str, store: Path) -> None:
         self.url = url
         self.options = ["--server", url, "--store", str(store)]
+        self.environment: dict[str, str] = {}
         # Given to the process: a shell that runs a job in its background lets it ignore SIGINT.
         self.on_interrupt: signal.Handlers = signal.SIG_DFL
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, passphrase: str | None = None) -> subprocess.Popen[bytes]:
         """Start it, with pipes on all three ends."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SOTTOVOCE_")}
+        outer = {name: value for name, value in os.environ.items() if not name.startswith("SOTTOVOCE_")}
+        environment = outer | self.environment
         if passphrase is not None:
             environment["SOTTOVOCE_PASSPHRASE"] = passphrase
         process = subprocess.Popen(
@@ -159,6 +161,19 @@ def test_a_server_that_was_never_there_is_one_line(tmp_path: Path) -> None:
     nowhere = Command("http://127.0.0.1:1", tmp_path / "a.db")
     assert "check that the server is running" in nowhere.error(1, "register", "lonely")
     assert "plain http" in Command("http://chat.example", tmp_path / "a.db").error(1, "whoami")
+
+
+def test_an_invite_code_is_given_as_an_option_or_in_the_environment(tmp_path: Path) -> None:
+    """Told by one that no server would take: it is refused before any is asked."""
+    anywhere = Command("http://127.0.0.1:1", tmp_path / "a.db")
+    assert "an invite code has at most" in anywhere.error(1, "register", "lonely", "--invite-code", "x" * 129)
+    assert "the server is running" in anywhere.error(1, "register", "lonely", "--invite-code", "x" * 128)
+    anywhere.environment["SOTTOVOCE_INVITE_CODE"] = "x" * 129
+    assert "an invite code has at most" in anywhere.error(1, "register", "lonely")
+
+
+def test_what_opens_a_store_or_a_server_is_not_shown() -> None:
+    assert "secret" not in repr(Place("http://127.0.0.1:1", Path("a.db"), "secret words", "secret code"))
 
 
 def test_a_store_with_a_passphrase_needs_it_every_time(shared_server: ServerProcess, tmp_path: Path) -> None:

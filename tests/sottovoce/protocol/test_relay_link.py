@@ -1,4 +1,4 @@
-"""The client's links, fed frames by hand: what they answer, and that a relay that breaks the protocol is found out."""
+"""The client's links, fed messages by hand: what they answer, and that a relay that breaks the rules is found out."""
 
 import pytest
 
@@ -15,49 +15,69 @@ from sottovoce.protocol.relay_link import (
     RelayFault,
     SenderLink,
     hello,
+    ping,
 )
 from sottovoce_wire import frames, limits, records
 from sottovoce_wire.errors import Code
-from sottovoce_wire.frames import Delivery, KeyClass, RelayFrame, SendItem, SendResult, Ttl
+from sottovoce_wire.frames import ClientFrame, Delivery, GapReason, KeyClass, RelayFrame, SendItem, SendResult, Ttl
+from sottovoce_wire.frames import message as said
 from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey, SendKeyHash
 
 ORIGIN = "https://relay.example"
 NONCE = bytes(range(32))
-WELCOME = frames.Welcome(1, NONCE, limits.MAX_ENVELOPE, limits.MAX_FRAME, limits.MAX_SEND_ITEMS)
+WELCOME = frames.Welcome(1, NONCE, limits.MAX_ENVELOPE, limits.MAX_MESSAGE, limits.MAX_SEND_ITEMS)
+DONE = [frames.Done(request) for request in range(4)]
 ITEM = SendItem(QueueId(bytes(16)), SendKey(bytes(32)), EnvelopeId(bytes(16)), Ttl.DAY, b"body")
+NOBODYS = QueueId(bytes(16))
 
 
 def queue(key_class: KeyClass) -> OwnQueue:
     return OwnQueue(OwnerKey.generate(), ((SendKeyHash(bytes(32)), key_class),))
 
 
-def owner_link() -> tuple[OwnerLink, list[OwnQueue]]:
+def owner_link(invite_code: str = "") -> tuple[OwnerLink, list[OwnQueue]]:
     queues = [queue(KeyClass.STRANGER), queue(KeyClass.CONTACT)]
-    return OwnerLink(ORIGIN, queues), queues
+    return OwnerLink(ORIGIN, queues, invite_code), queues
 
 
 def ready_owner() -> tuple[OwnerLink, QueueId]:
     link, queues = owner_link()
-    link.receive(frames.encode(WELCOME))
-    for request in range(4):
-        link.receive(frames.encode(frames.Done(request)))
+    link.receive(said(WELCOME))
+    link.receive(said(*DONE))
     return link, queues[0].owner.queue_id
 
 
-def deliver(queue_id: QueueId, *numbers: int) -> bytes:
-    return frames.encode(frames.Deliver(queue_id, [Delivery(n, KeyClass.STRANGER, b"body") for n in numbers]))
+def ready_sender() -> SenderLink:
+    link = SenderLink()
+    link.receive(said(WELCOME))
+    return link
 
 
-def test_the_first_frame_offers_the_version() -> None:
-    assert frames.decode_client_frame(hello()) == frames.Hello([1])
+def deliver(queue_id: QueueId, *numbers: int) -> frames.Deliver:
+    return frames.Deliver(queue_id, [Delivery(n, KeyClass.STRANGER, b"body") for n in numbers])
 
 
-def test_an_owner_proves_every_queue_over_origin_and_nonce_then_receives() -> None:
+def passing(queue_id: QueueId) -> frames.DeliverNow:
+    return frames.DeliverNow(queue_id, [frames.Passing(KeyClass.CONTACT, b"typing")])
+
+
+def only(data: bytes) -> ClientFrame:
+    """The one frame of a message."""
+    (frame,) = frames.decode_client_message(data)
+    return frame
+
+
+def test_the_first_message_offers_the_version_and_nothing_else() -> None:
+    assert only(hello()) == frames.Hello([1])
+    assert only(ping()) == frames.Ping(0)
+
+
+def test_an_owner_proves_every_queue_over_origin_and_nonce_then_receives_all_in_one_message() -> None:
     link, queues = owner_link()
-    happened, sent = link.receive(frames.encode(WELCOME))
-    said = [frames.decode_client_frame(frame) for frame in sent]
+    happened, (proof,) = link.receive(said(WELCOME))
+    frames_said = frames.decode_client_message(proof)
     assert happened == []
-    for owned, create, receive in zip(queues, said[::2], said[1::2], strict=True):
+    for owned, create, receive in zip(queues, frames_said[::2], frames_said[1::2], strict=True):
         assert isinstance(create, frames.CreateQueue)
         challenge = records.owner_challenge(ORIGIN, NONCE, owned.owner.queue_id)
         primitives.verify(owned.owner.public, challenge, create.signature)
@@ -65,55 +85,141 @@ def test_an_owner_proves_every_queue_over_origin_and_nonce_then_receives() -> No
         assert receive.queue == owned.owner.queue_id
 
 
+@pytest.mark.parametrize("invite_code", ["", "let me in"])
+def test_every_queue_is_asked_for_under_the_invite_code(invite_code: str) -> None:
+    link, _ = owner_link(invite_code)
+    _, (proof,) = link.receive(said(WELCOME))
+    created = [frame for frame in frames.decode_client_message(proof) if isinstance(frame, frames.CreateQueue)]
+    assert [frame.code for frame in created] == [invite_code] * 2
+
+
 def test_an_owner_is_ready_when_every_request_is_done() -> None:
     link, _ = owner_link()
-    link.receive(frames.encode(WELCOME))
-    happened = [link.receive(frames.encode(frames.Done(request)))[0] for request in range(4)]
+    link.receive(said(WELCOME))
+    happened = [link.receive(said(done))[0] for done in DONE]
     assert happened == [[], [], [], [Ready()]]
 
 
 def test_envelopes_markers_and_gaps_become_events() -> None:
     link, queue_id = ready_owner()
-    assert link.receive(deliver(queue_id, 1, 2)) == ([Arrived(queue_id, 2, True, (b"body", b"body"))], [])
-    assert link.receive(deliver(queue_id, 3)) == ([Arrived(queue_id, 3, True, (b"body",))], [])
-    assert link.receive(frames.encode(frames.CaughtUp(queue_id))) == ([CaughtUp(queue_id)], [])
-    gap = frames.Gap(queue_id, 7, frames.GapReason.EXPIRED)
-    assert link.receive(frames.encode(gap)) == ([Gap(queue_id, 7)], [])
-    assert frames.decode_client_frame(link.ack(queue_id, 3)) == frames.Ack(queue_id, 3, [])
+    assert link.receive(said(deliver(queue_id, 1, 2))) == ([Arrived(queue_id, 2, True, (b"body", b"body"))], [])
+    assert link.receive(said(deliver(queue_id, 3))) == ([Arrived(queue_id, 3, True, (b"body",))], [])
+    assert link.receive(said(frames.CaughtUp(queue_id))) == ([CaughtUp(queue_id)], [])
+    for reason in GapReason:
+        assert link.receive(said(frames.Gap(queue_id, 7, reason))) == ([Gap(queue_id, 7, reason)], [])
+    assert only(link.ack(queue_id, 3)) == frames.Ack(queue_id, 3, [])
+
+
+def test_the_frames_of_one_message_are_heard_one_after_another() -> None:
+    link, queues = owner_link()
+    first, second = (owned.owner.queue_id for owned in queues)
+    happened, sent = link.receive(
+        said(
+            WELCOME,
+            *DONE[:2],
+            deliver(first, 1),
+            *DONE[2:],
+            frames.Pong(0),
+            deliver(first, 2, 3),
+            deliver(second, 1),
+            frames.Acked(first, 1, []),
+            frames.CaughtUp(first),
+        )
+    )
+    assert len(sent) == 1
+    assert happened == [
+        Arrived(first, 1, True, (b"body",)),
+        Ready(),
+        Arrived(first, 3, True, (b"body", b"body")),
+        Arrived(second, 1, False, (b"body",)),
+        CaughtUp(first),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (frames.Goodbye(Code.DISPLACED, "a newer connection"), Code.DISPLACED),
+        (frames.SendResults(0, [SendResult(Code.ACCEPTED, 0)]), Code.UNEXPECTED_FRAME),
+        (WELCOME, Code.UNEXPECTED_FRAME),
+        (frames.Failed(1, Code.INTERNAL, "no"), Code.INTERNAL),
+        (deliver(NOBODYS, 1), Code.UNEXPECTED_FRAME),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_fault_in_the_third_frame_is_a_fault_though_two_were_good(fault: RelayFrame, code: Code) -> None:
+    """What the two good ones told is lost with the connection, unacknowledged: it comes again."""
+    link, queues = owner_link()
+    link.receive(said(WELCOME))
+    if not isinstance(fault, frames.Failed):
+        link.receive(said(*DONE))
+    mine = queues[0].owner.queue_id
+    with pytest.raises(RelayFault) as raised:
+        link.receive(said(deliver(mine, 1), deliver(mine, 2), fault))
+    assert raised.value.code is code
+
+
+def test_a_layout_that_breaks_in_the_third_frame_is_a_fault_though_two_were_good() -> None:
+    link, mine = ready_owner()
+    good = [frames.encode(deliver(mine, 1)), frames.encode(deliver(mine, 2))]
+    with pytest.raises(RelayFault) as raised:
+        link.receive(frames.join([*good, b"\x91\x48"]))
+    assert raised.value.code is Code.MISSING_FIELD
+    assert link.receive(frames.join(good))[0] == [Arrived(mine, number, True, (b"body",)) for number in (1, 2)], (
+        "a frame was heard although the message could not be decoded"
+    )
+
+
+def test_ephemeral_envelopes_are_passed_over_and_take_no_numbers() -> None:
+    link, mine = ready_owner()
+    assert link.receive(said(passing(mine))) == ([], [])
+    happened, sent = link.receive(said(deliver(mine, 1), passing(mine), deliver(mine, 2)))
+    assert happened == [Arrived(mine, 1, True, (b"body",)), Arrived(mine, 2, True, (b"body",))]
+    assert sent == []
 
 
 @pytest.mark.parametrize("numbers", [(2,), (0,), (1, 3), (2, 1), (1, 1)])
 def test_delivery_numbers_that_do_not_count_on_are_the_relays_fault(numbers: tuple[int, ...]) -> None:
     link, queue_id = ready_owner()
     with pytest.raises(RelayFault) as fault:
-        link.receive(deliver(queue_id, *numbers))
+        link.receive(said(deliver(queue_id, *numbers)))
     assert fault.value.code is Code.UNEXPECTED_FRAME
 
 
-def test_a_delivery_number_said_twice_is_the_relays_fault() -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_a_delivery_number_said_twice_is_the_relays_fault(together: bool) -> None:
     link, queue_id = ready_owner()
-    link.receive(deliver(queue_id, 1))
+    once = deliver(queue_id, 1)
+    if not together:
+        link.receive(said(once))
     with pytest.raises(RelayFault):
-        link.receive(deliver(queue_id, 1))
+        link.receive(said(once, once) if together else said(once))
 
 
-def test_frames_for_a_queue_that_was_not_proven_are_the_relays_fault() -> None:
+@pytest.mark.parametrize(
+    "frame",
+    [
+        deliver(NOBODYS, 1),
+        frames.CaughtUp(NOBODYS),
+        frames.Gap(NOBODYS, 1, GapReason.EXPIRED),
+        frames.Acked(NOBODYS, 1, []),
+        passing(NOBODYS),
+    ],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_a_frame_for_a_queue_that_was_not_proven_is_the_relays_fault(frame: RelayFrame) -> None:
     link, _ = ready_owner()
-    for frame in (
-        deliver(QueueId(bytes(16)), 1),
-        frames.encode(frames.CaughtUp(QueueId(bytes(16)))),
-        frames.encode(frames.Gap(QueueId(bytes(16)), 1, frames.GapReason.EXPIRED)),
-    ):
-        with pytest.raises(RelayFault):
-            link.receive(frame)
+    with pytest.raises(RelayFault) as fault:
+        link.receive(said(frame))
+    assert fault.value.code is Code.UNEXPECTED_FRAME
 
 
 @pytest.mark.parametrize("code", [Code.BAD_SIGNATURE, Code.REGISTRATION_CLOSED])
 def test_a_refused_request_ends_the_link_with_its_code(code: Code) -> None:
     link, _ = owner_link()
-    link.receive(frames.encode(WELCOME))
+    link.receive(said(WELCOME))
     with pytest.raises(RelayFault) as fault:
-        link.receive(frames.encode(frames.Failed(0, code, "no")))
+        link.receive(said(frames.Failed(0, code, "no")))
     assert fault.value.code is code
 
 
@@ -124,56 +230,91 @@ def test_a_refused_request_ends_the_link_with_its_code(code: Code) -> None:
         frames.SendResults(1, [SendResult(Code.ACCEPTED, 0)]),
         frames.Welcome(2, NONCE, 1, 1, 1),
         frames.Goodbye(Code.SHUTTING_DOWN, "later"),
+        passing(NOBODYS),
     ],
+    ids=lambda frame: type(frame).__name__,
 )
 def test_before_the_welcome_nothing_else_may_come(frame: RelayFrame) -> None:
     for receive in (owner_link()[0].receive, SenderLink().receive):
         with pytest.raises(RelayFault):
-            receive(frames.encode(frame))
+            receive(said(frame))
 
 
-@pytest.mark.parametrize("junk", [b"", b"\x00", b"\xc1", frames.encode(WELCOME) + b"\x00", bytes(limits.MAX_FRAME + 1)])
-def test_bytes_that_are_no_frame_are_the_relays_fault(junk: bytes) -> None:
+JUNK: dict[str, tuple[bytes, Code]] = {
+    "nothing": (b"", Code.MALFORMED),
+    "a number": (b"\x00", Code.MALFORMED),
+    "an undefined byte": (b"\xc1", Code.MALFORMED),
+    "no frame": (b"\x90", Code.WRONG_LENGTH),
+    "too many frames": (frames.join([frames.encode(frames.Pong(0))] * 1025), Code.WRONG_LENGTH),
+    "a bare frame": (frames.encode(WELCOME), Code.MALFORMED),
+    "a client's frame": (hello(), Code.UNKNOWN_TAG),
+    "a tail": (said(WELCOME) + b"\x00", Code.TRAILING_BYTES),
+    "too many bytes": (bytes(limits.MAX_MESSAGE + 1), Code.FRAME_TOO_LARGE),
+}
+
+
+@pytest.mark.parametrize("what", JUNK)
+def test_bytes_that_are_no_message_are_the_relays_fault(what: str) -> None:
+    junk, code = JUNK[what]
     for receive in (owner_link()[0].receive, SenderLink().receive):
-        with pytest.raises(RelayFault):
+        with pytest.raises(RelayFault) as fault:
             receive(junk)
+        assert fault.value.code is code
+
+
+def test_a_fault_names_its_code_and_not_the_relays_words() -> None:
+    with pytest.raises(RelayFault) as fault:
+        SenderLink().receive(said(frames.Goodbye(Code.SHUTTING_DOWN, "\x1b]0;owned\x07")))
+    assert str(fault.value) == "shutting_down"
 
 
 def test_a_sender_sends_one_batch_at_a_time_and_gets_its_results() -> None:
     link = SenderLink()
-    assert link.receive(frames.encode(WELCOME)) == [Ready()]
-    sent = frames.decode_client_frame(link.send([ITEM, ITEM]))
-    assert isinstance(sent, frames.Send)
-    results = [SendResult(Code.ACCEPTED, 0), SendResult(Code.QUEUE_FULL, 500)]
-    answer = frames.encode(frames.SendResults(sent.request, results))
-    assert link.receive(answer) == [Answered(tuple(results))]
+    assert link.receive(said(WELCOME)) == [Ready()]
+    for codes in ((Code.ACCEPTED, Code.QUEUE_FULL), (Code.TRY_AGAIN, Code.ACCEPTED)):
+        sent = only(link.send([ITEM, ITEM]))
+        assert isinstance(sent, frames.Send)
+        assert sent.items == [ITEM, ITEM]
+        results = [SendResult(code, 500) for code in codes]
+        answer = said(frames.Pong(0), frames.SendResults(sent.request, results), frames.Pong(0))
+        assert link.receive(answer) == [Answered(tuple(results))]
 
 
 @pytest.mark.parametrize(("request_offset", "count"), [(1, 2), (0, 1), (0, 3)])
 def test_results_that_answer_no_request_are_the_relays_fault(request_offset: int, count: int) -> None:
-    link = SenderLink()
-    link.receive(frames.encode(WELCOME))
-    sent = frames.decode_client_frame(link.send([ITEM, ITEM]))
+    link = ready_sender()
+    sent = only(link.send([ITEM, ITEM]))
     assert isinstance(sent, frames.Send)
     answer = frames.SendResults(sent.request + request_offset, [SendResult(Code.ACCEPTED, 0)] * count)
     with pytest.raises(RelayFault):
-        link.receive(frames.encode(answer))
+        link.receive(said(answer))
 
 
 def test_results_that_nobody_asked_for_are_the_relays_fault() -> None:
-    link = SenderLink()
-    link.receive(frames.encode(WELCOME))
     with pytest.raises(RelayFault):
-        link.receive(frames.encode(frames.SendResults(0, [SendResult(Code.ACCEPTED, 0)])))
+        ready_sender().receive(said(frames.SendResults(0, [SendResult(Code.ACCEPTED, 0)])))
+
+
+def test_results_said_twice_in_one_message_are_the_relays_fault() -> None:
+    link = ready_sender()
+    sent = only(link.send([ITEM]))
+    assert isinstance(sent, frames.Send)
+    answer = frames.SendResults(sent.request, [SendResult(Code.ACCEPTED, 0)])
+    with pytest.raises(RelayFault):
+        link.receive(said(answer, answer))
+
+
+@pytest.mark.parametrize("frame", [deliver(NOBODYS, 1), passing(NOBODYS), frames.Done(1)])
+def test_a_sender_is_delivered_nothing(frame: RelayFrame) -> None:
+    with pytest.raises(RelayFault):
+        ready_sender().receive(said(frame))
 
 
 def test_what_a_queue_is_for_decides_not_the_class_that_the_relay_names() -> None:
     link, queues = owner_link()
-    link.receive(frames.encode(WELCOME))
-    for request in range(4):
-        link.receive(frames.encode(frames.Done(request)))
+    link.receive(said(WELCOME, *DONE))
     for owned, sealed_only in zip(queues, (True, False), strict=True):
         for number, claimed in enumerate((KeyClass.CONTACT, KeyClass.STRANGER), 1):
             items = [Delivery(number, claimed, b"body")]
-            happened, _ = link.receive(frames.encode(frames.Deliver(owned.owner.queue_id, items)))
+            happened, _ = link.receive(said(frames.Deliver(owned.owner.queue_id, items)))
             assert happened == [Arrived(owned.owner.queue_id, number, sealed_only, (b"body",))]

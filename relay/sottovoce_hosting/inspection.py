@@ -1,0 +1,46 @@
+"""A look at a server's database from outside, also while the server runs: nothing of it is ever changed here.
+
+What the tables mean stands in the services.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, NullPool, create_engine, exc
+
+from .database import DatabaseError
+
+
+@contextmanager
+def inspecting(path: Path) -> Iterator[Connection]:
+    """A connection that reads one committed state of the SQLite file. Raises DatabaseError: there is none, or SQLite
+    cannot read it or what is asked of it."""
+    if not path.is_file():
+        raise DatabaseError(f"there is no database at {path}")
+    url = URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+    except exc.DBAPIError as error:
+        raise DatabaseError(f"cannot read {path}: {error.orig}") from None
+    finally:
+        engine.dispose()
+
+
+def damage(connection: Connection) -> str | None:
+    """What SQLite's integrity check finds first, or None. Names no data. Reads the whole file."""
+    found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
+    return None if found == "ok" else " ".join(found.split())
+
+
+def file_statistics(connection: Connection) -> dict[str, int]:
+    """How large the file is, and how many of its pages are free."""
+    pages, size, free = (
+        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+        for name in ("page_count", "page_size", "freelist_count")
+    )
+    return {"file_bytes": pages * size, "free_pages": free}
