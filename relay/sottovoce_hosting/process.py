@@ -25,7 +25,7 @@ _LAST_WORDS: Final = 1.0
 _SWITCH_SECONDS: Final = 0.0005
 #: New objects between two looks for garbage, and young looks between older ones. Python's own 700 and 10 take a quarter
 #: of the time of a process that makes some dozen objects for every message and hardly a cycle.
-_GARBAGE: Final = (20_000, 20, 20)
+_GARBAGE: Final = (20_000, 10, 5)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -32,9 +32,9 @@ class _Latency:
         self._buckets = [0] * (len(_SECONDS) + 1)
         self._sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        self._buckets[bisect_left(_SECONDS, seconds)] += 1
-        self._sum += seconds
+    def observe(self, seconds: float, count: int = 1) -> None:
+        self._buckets[bisect_left(_SECONDS, seconds)] += count
+        self._sum += seconds * count
 
     def family(self, name: str, text: str) -> HistogramMetricFamily:
         total = 0
@@ -86,12 +86,10 @@ class Metrics(Collector):
             self._durable.observe(now - envelope.arrived)
 
     def delivered(self, envelopes: Sequence[Envelope]) -> None:
-        """These were given to their owner's connection."""
+        """These were given to their owner's connection, together; each counts as being as late as the first."""
         self._delivered += len(envelopes)
-        now = self._clock()
-        for envelope in envelopes:
-            if envelope.arrived:
-                self._delivery.observe(now - envelope.arrived)
+        if envelopes[0].arrived:
+            self._delivery.observe(self._clock() - envelopes[0].arrived, len(envelopes))
 
     def answered(self, codes: Iterable[Code]) -> None:
         """Senders were told these."""
