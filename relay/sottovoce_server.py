@@ -18,9 +18,10 @@ message.
 
 Without arguments it serves this machine only, at http://127.0.0.1:8480. For
 others to reach it, tell it the public https address, and put it behind a proxy
-that speaks TLS or give it a certificate (tls_cert and tls_key, PEM files):
+that speaks TLS (on this machine, and named in trusted_proxies), or give it a
+certificate (tls_cert and tls_key, PEM files) and an interface (host):
 
-    sottovoce-server --host 0.0.0.0 --public-url https://chat.example
+    sottovoce-server --public-url https://chat.example
 
 GET /livez answers as long as the process runs, GET /readyz if it can take work. SIGTERM ends it in order.
 """

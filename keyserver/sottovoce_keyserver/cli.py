@@ -21,8 +21,11 @@ def part() -> "Part[KeyserverSettings]":
     from .app import DATABASE, MIGRATIONS, open_keyserver
     from .settings import KeyserverSettings
     from .statistics import statistics
+    from .storage import forget_one_time_prekeys
 
-    return Part("keyserver", KeyserverSettings, open_keyserver, DATABASE, MIGRATIONS, statistics)
+    return Part(
+        "keyserver", KeyserverSettings, open_keyserver, DATABASE, MIGRATIONS, statistics, forget_one_time_prekeys
+    )
 
 
 def _commands() -> Callable[[], object]:

@@ -264,3 +264,9 @@ def _pop(connection: Connection, account_id: AccountId, device_id: bytes) -> One
         return None
     connection.execute(delete(one_time_prekeys).where(own, one_time_prekeys.c.id == row.id))
     return OneTimePrekey(row.id, row.key)
+
+
+def forget_one_time_prekeys(connection: Connection) -> int:
+    """Forget all one-time prekeys, in a database that was put back from a copy: some were handed out since, and their
+    devices have wiped them. Devices bring new ones. Returns how many there were."""
+    return connection.execute(delete(one_time_prekeys)).rowcount

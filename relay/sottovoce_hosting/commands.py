@@ -1,4 +1,4 @@
-"""The commands of every server, from one definition: serve, config check and show, db upgrade, health and stats.
+"""The commands of every server, from one definition: serve, config check and show, db upgrade, health and so on.
 
 What a server is stands in its own package, as data (`Program`). Nothing here knows a queue or an account.
 """
@@ -38,7 +38,8 @@ _INDENT: Final = 4 * " "
 class Part(Generic[S]):
     """One server of a program. `database` is a file name in the data folder, `migrations` a folder of its revisions.
 
-    `statistics` counts what the database holds, and names nobody.
+    `statistics` counts what the database holds, and names nobody. `restored` forgets what an old copy of it must not be
+    believed, and returns how many rows.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Part(Generic[S]):
     database: str
     migrations: Path
     statistics: Callable[[Connection], Mapping[str, int]]
+    restored: Callable[[Connection], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,15 @@ def make_commands(program: Program) -> cyclopts.App:
         help_epilogue=_describe_settings(program),
     )
     groups = {
-        "config": cyclopts.App(name="config", help="See what is configured."),
-        "db": cyclopts.App(name="db", help="Look after the database."),
+        name: cyclopts.App(name=name, help=text, help_epilogue=_where_settings_stand(program))
+        for name, text in (("config", "See what is configured."), ("db", "Look after the database."))
     }
     for words, text, work, options in _COMMANDS:
         *group, name = words.split()
         command = _with_options(program, work, options or program.options)
-        (groups[group[0]] if group else app).command(command, name=name, help=text)
+        (groups[group[0]] if group else app).command(
+            command, name=name, help=text, help_epilogue=None if name == "serve" else _where_settings_stand(program)
+        )
     for group_app in groups.values():
         app.command(group_app)
     if program.serves_without_command:
@@ -128,6 +132,10 @@ def _parameter(name: str, annotation: Any, text: str) -> inspect.Parameter:
 
 
 # --- Help ---------------------------------------------------------------------------------------------------
+
+
+def _where_settings_stand(program: Program) -> str:
+    return f"What can be set: {program.name} --help\n"
 
 
 def _describe_settings(program: Program) -> str:
@@ -199,6 +207,20 @@ async def _bring_up_to_date(path: Path, migrations: Path) -> None:
         pass  # opening it does
 
 
+def _restored(program: Program, configuration: Configuration) -> int:
+    for part, path in program.databases(configuration):
+        forgotten = 0 if part.restored is None else trio.run(_forget, path, part)
+        _print(f"{path} is ready: {forgotten} rows of it were out of date and are gone")
+    return 0
+
+
+async def _forget(path: Path, part: Part[Any]) -> int:
+    with inspecting(path):
+        pass  # it must be there, and a database
+    async with open_database(path, part.migrations) as database:
+        return await database.write(part.restored) if part.restored else 0
+
+
 def _health(program: Program, configuration: Configuration) -> int:
     for _part, path in program.databases(configuration):
         with inspecting(path) as connection:
@@ -231,5 +253,6 @@ _COMMANDS: Final[tuple[tuple[str, str, Work, tuple[str, ...]], ...]] = (
      ("data",)),
     ("db health", "Check that the database is intact; exit code 1 if not. Also while a server runs.", _health,
      ("data",)),
+    ("db restored", "Make a copy that was put back fit for use. Before a server runs on it.", _restored, ("data",)),
     ("db stats", "Print how much the database holds. Also while a server runs.", _stats, ("data",)),
 )  # fmt: skip

@@ -112,6 +112,17 @@ class HostingSettings(BaseSettings):
             raise ValueError("metrics are for this machine only: 127.0.0.1 or ::1")
         return address
 
+    @field_validator("data")
+    @classmethod
+    def _home_is_a_folder(cls, folder: Path) -> Path:
+        return folder.expanduser()
+
+    @model_validator(mode="after")
+    def _metrics_have_their_own_port(self) -> Self:
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError("metrics_port must be another one than port")
+        return self
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -102,7 +102,7 @@ class RelaySettings(HostingSettings):
     @model_validator(mode="after")
     def _code_and_invite_go_together(self) -> Self:
         if self.registration == "invite" and self.registration_code is None:
-            raise ValueError('registration = "invite" needs a registration_code')
+            raise ValueError('registration = "invite" needs a registration_code, or a registration_code_file')
         if self.registration == "open" and self.registration_code is not None:
             raise ValueError('registration_code keeps nobody out unless registration = "invite"')
         return self

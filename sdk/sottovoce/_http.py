@@ -1,5 +1,6 @@
 """The one module that knows which HTTP client the SDK uses: bounded requests to one origin, errors in our words."""
 
+import ssl
 from typing import Final
 
 import httpx
@@ -11,6 +12,13 @@ from . import errors
 
 _TIMEOUT: Final = httpx.Timeout(20.0, connect=10.0)
 _DEADLINE: Final = 30.0
+
+
+def is_untrusted(error: BaseException | None) -> bool:
+    """Whether a connection failed because of the server's certificate."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class Http:
@@ -35,7 +43,9 @@ class Http:
                     headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
                 ) as response:
                     return response.status_code, await self._bounded(response)
-        except (httpx.TransportError, trio.TooSlowError):
+        except (httpx.TransportError, trio.TooSlowError) as error:
+            if is_untrusted(error):
+                problem = f"the certificate of {self._origin} is not trusted"
             raise errors.ServerUnreachable(problem) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError):
             raise errors.WrongServer(f"{self._origin} does not speak HTTP as expected") from None

@@ -11,6 +11,7 @@ from sottovoce_wire import limits
 from sottovoce_wire.origins import endpoint, may_connect
 
 from . import errors
+from ._http import is_untrusted
 
 PATH: Final = "/v1/relay"
 CONNECT_TIMEOUT: Final = 15.0
@@ -91,7 +92,9 @@ async def _dial(origin: str, own: str) -> Stream:
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
-    except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError):
+    except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError) as error:
+        if is_untrusted(error):
+            raise errors.ServerUnreachable(f"the certificate of {origin} is not trusted") from None
         raise errors.ServerUnreachable(f"nothing answers at {origin}") from None
 
 

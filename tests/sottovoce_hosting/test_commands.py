@@ -41,6 +41,10 @@ def statistics(connection: Connection) -> dict[str, int]:
     return {"numbers": count(connection)}
 
 
+def forget(connection: Connection) -> int:
+    return connection.exec_driver_sql("DELETE FROM numbers").rowcount
+
+
 #: Runs a command: its exit code, what it printed, and what it said on stderr.
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
@@ -54,7 +58,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     parts = (
-        Part("bakery", BakerySettings, never_opened, "bakery.db", migrations, statistics),
+        Part("bakery", BakerySettings, never_opened, "bakery.db", migrations, statistics, forget),
         Part("mill", MillSettings, never_opened, "mill.db", migrations, statistics),
     )
     commands = make_commands(
@@ -190,9 +194,16 @@ def test_where_no_database_is_none_is_made(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["", "serve", "config", "config check", "config show", "db", "db upgrade", "db health", "db stats"]
+    "words", ["config", "config check", "config show", "db", "db upgrade", "db health", "db stats", "db restored"]
 )
-def test_the_help_of_every_command_lists_every_variable_and_what_it_means(run: Run, words: str) -> None:
+def test_the_help_of_other_commands_says_where_the_settings_stand(run: Run, words: str) -> None:
+    _, printed, _ = run(*words.split(), "--help")
+    assert "What can be set: sottovoce-bakery --help" in printed
+    assert "SOTTOVOCE_SERVER_PORT" not in printed
+
+
+@pytest.mark.parametrize("words", ["", "serve"])
+def test_the_help_lists_every_variable_and_what_it_means(run: Run, words: str) -> None:
     code, printed, errors = run(*words.split(), "--help")
     assert (code, errors) == (0, "")
     text = " ".join(printed.split())
@@ -209,3 +220,20 @@ def test_the_help_names_the_options(run: Run) -> None:
     for option in ("--config", "--data", "--host", "--port", "--public-url", "--stones"):
         assert f"{option} " in printed
     assert "--recipe" not in printed, "a secret on a command line is seen by all"
+
+
+def test_a_copy_that_was_put_back_forgets_what_is_out_of_date_and_says_how_much(run: Run) -> None:
+    assert run("db", "upgrade")[0] == 0
+    write(Path("sottovoce-data/bakery.db"), "INSERT INTO numbers VALUES (1), (2)")
+    code, printed, _ = run("db", "restored")
+    assert code == 0
+    assert "bakery.db is ready: 2 rows" in printed
+    assert "mill.db is ready: 0 rows" in printed
+    assert "numbers = 0" in run("db", "stats")[1]
+
+
+def test_where_no_copy_was_put_back_none_is_made(run: Run) -> None:
+    code, _, said = run("db", "restored")
+    assert code == 1
+    assert "no database" in said
+    assert not Path("sottovoce-data").exists()

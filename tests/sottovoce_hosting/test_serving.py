@@ -4,15 +4,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry
 from quart_trio import QuartTrio
 
@@ -22,6 +18,7 @@ from sottovoce_hosting.settings import HostingSettings
 from sottovoce_hosting.testing import PATIENCE, ServedForTest, start_server
 from sottovoce_wire import directory as wire
 from sottovoce_wire.errors import Code
+from tests.certificates import self_signed
 
 
 @dataclass
@@ -215,34 +212,10 @@ async def test_after_the_end_nobody_listens(nursery: trio.Nursery) -> None:
         await server.connect()
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate for localhost that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return tmp_path / "cert.pem", tmp_path / "key.pem"
-
-
 async def test_with_a_certificate_the_server_speaks_tls_and_only_http_1_1(
-    nursery: trio.Nursery, certificate: tuple[Path, Path]
+    nursery: trio.Nursery, tmp_path: Path
 ) -> None:
-    cert, key = certificate
+    cert, key = self_signed(tmp_path)
     settings = HostingSettings(port=0, tls_cert=cert, tls_key=key, public_url="https://localhost")
     server = await start_server(nursery, opening(Stub("one")), settings)
     assert server.url.startswith("https://127.0.0.1:")
