@@ -34,7 +34,7 @@ from .service import Application, Receive, Scope, Send
 from .unhandled import Inbox, Message
 
 #: At most so much is parsed before other connections get their turn.
-_READ_SIZE: Final = 2**14
+_READ_SIZE: Final = 2**15
 #: Bytes of input that all connections together may have read and not yet handled.
 _UNHANDLED_BYTES: Final = 64 * 2**20
 _CROWD: Final = "too many from one address block, or too fast; if it is a proxy of yours, set trusted_proxies"

@@ -238,7 +238,7 @@ class Link:
 
     async def _reply(self, action: Reply) -> None:
         if isinstance(action.frame, frames.SendResults):
-            self._relay.metrics.answered(result.code for result in action.frame.results)
+            self._relay.metrics.answered(action.frame.results)
         self._outbox.post(action.frame)
 
     async def _refuse(self, action: Leave) -> None:
@@ -253,7 +253,7 @@ class Link:
         self._outbox.reserve(size)
 
         def answer(results: Sequence[SendResult]) -> None:
-            relay.metrics.answered(result.code for result in results)
+            relay.metrics.answered(results)
             self._outbox.post(frames.SendResults(action.request, list(results)))
             self._outbox.release(size)
 

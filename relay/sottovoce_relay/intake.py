@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Final
 
 import trio
@@ -82,18 +81,27 @@ class Intake:
 
     def take(self, arrivals: Sequence[Arrival], ticket: Ticket) -> None:
         """Take these in; `ticket` is settled for each, sooner or later."""
-        for key, run in groupby(enumerate(arrivals), key=_door_of):
-            fitting = [item for item in run if self._fits(*item, ticket)]
-            door = self._mailboxes.door(key)
-            queue = answers.queue_of(key)
-            if door is not None and not self._mailboxes.undecided[queue]:
-                mailbox = self._mailboxes.at(queue, door.number)
-                if mailbox.is_loaded(door, key):
-                    self._decide(door, mailbox, fitting, ticket)
-                    continue
-            for place, arrival in fitting:
-                self._mailboxes.undecided[queue] += 1
-                self._inbox.add_undecided(Undecided(arrival, ticket, place))
+        at = 0
+        while at < len(arrivals):
+            end = at + 1
+            while end < len(arrivals) and arrivals[end].door == arrivals[at].door:
+                end += 1
+            run = [(place, arrivals[place]) for place in range(at, end) if self._fits(place, arrivals[place], ticket)]
+            self._take_run(arrivals[at].door, run, ticket)
+            at = end
+
+    def _take_run(self, key: bytes, run: Sequence[tuple[int, Arrival]], ticket: Ticket) -> None:
+        """Arrivals under one send key, in their order."""
+        door = self._mailboxes.door(key)
+        queue = answers.queue_of(key)
+        if door is not None and queue not in self._mailboxes.undecided:
+            mailbox = self._mailboxes.at(queue, door.number)
+            if mailbox.is_loaded(door, key):
+                self._decide(door, mailbox, run, ticket)
+                return
+        for place, arrival in run:
+            self._mailboxes.undecided[queue] += 1
+            self._inbox.add_undecided(Undecided(arrival, ticket, place))
 
     def _fits(self, place: int, arrival: Arrival, ticket: Ticket) -> bool:
         if len(arrival.body) > self._terms.quotas.max_envelope:
@@ -116,7 +124,7 @@ class Intake:
         self._decide(door, mailbox, [(waiting.place, arrival)], waiting.ticket)
 
     def _decide(self, door: Door, mailbox: Mailbox, run: Sequence[tuple[int, Arrival]], ticket: Ticket) -> None:
-        """Arrivals under one send key, in their order."""
+        """The send key and the queue are known."""
         now = int(self._clock())
         if door.dies_at is not None and door.dies_at <= now:
             for place, _ in run:
@@ -289,10 +297,6 @@ class Intake:
             envelope.is_pushed = False
             if envelope.state in (EnvelopeState.STORED, EnvelopeState.GONE):
                 mailbox.forget(envelope)
-
-
-def _door_of(item: tuple[int, Arrival]) -> bytes:
-    return item[1].door
 
 
 def _deleted(mailbox: Mailbox, envelopes: Sequence[Envelope], answer: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import SendResult
 
 from .envelopes import Envelope
 
@@ -91,9 +92,10 @@ class Metrics(Collector):
         if envelopes[0].arrived:
             self._delivery.observe(self._clock() - envelopes[0].arrived, len(envelopes))
 
-    def answered(self, codes: Iterable[Code]) -> None:
+    def answered(self, results: Iterable[SendResult]) -> None:
         """Senders were told these."""
-        self._results.update(codes)
+        for result in results:
+            self._results[result.code] += 1
 
     def expired(self, count: int) -> None:
         """So many were swept."""

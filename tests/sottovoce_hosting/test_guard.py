@@ -415,6 +415,8 @@ async def test_who_hoards_input_holds_up_others_that_do_and_nobody_else(
     hoarder = await a_conversation(started, b"/late")
     other, light = [await a_conversation(started) for _ in range(2)]
     await hoarder.send_all(frame(b"x") * 1000)
+    await light.send_all(FRAME)
+    assert await receive_exactly(light, 4) == b"\x82\x02hi"  # by now the hoarder was read
     await other.send_all(frame(bytes(100_000)))
     for _ in range(5):
         assert await started.server.is_alive()

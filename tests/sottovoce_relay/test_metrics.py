@@ -5,8 +5,10 @@ import re
 import pytest
 from prometheus_client import generate_latest
 
+from sottovoce_relay.envelopes import ACCEPTED, QUEUE_FULL
 from sottovoce_relay.metrics import Metrics
 from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import SendResult
 from tests.sottovoce_relay.parts import OTHER, QUEUE, envelope
 
 
@@ -55,8 +57,8 @@ def test_envelopes_are_counted_by_what_became_of_them(metrics: Metrics) -> None:
 
 
 def test_what_senders_were_told_is_counted_by_code(metrics: Metrics) -> None:
-    metrics.answered([Code.ACCEPTED, Code.QUEUE_FULL])
-    metrics.answered([Code.ACCEPTED])
+    metrics.answered([ACCEPTED, QUEUE_FULL])
+    metrics.answered([ACCEPTED])
     shown = exposed(metrics)
     assert (shown['results_total{code="accepted"}'], shown['results_total{code="queue_full"}']) == (2, 1)
 
@@ -106,7 +108,7 @@ def test_gauges_are_read_when_somebody_asks(metrics: Metrics) -> None:
 
 def test_no_metric_names_a_queue_or_a_key_and_labels_have_a_closed_list_of_values(metrics: Metrics) -> None:
     metrics.written([envelope(1), envelope(2, queue=OTHER)], 1)
-    metrics.answered(Code)
+    metrics.answered(SendResult(code, 0) for code in Code)
     text = generate_latest(metrics.registry).decode()
     for secret in (QUEUE, OTHER):
         assert secret.decode() not in text
