@@ -41,8 +41,10 @@ class Rates:
 
         More than a burst can be had once the bucket is full, and leaves it in debt: everything may pass sometime.
         """
-        now = round(self._clock() * _NANOSECONDS)
-        full_at = max(self._full_at.get(key, now), now)
+        now = int(self._clock() * _NANOSECONDS)
+        full_at = self._full_at.get(key, now)
+        if full_at < now:
+            full_at = now
         need = round(cost * self._unit)
         wait = full_at + min(need, self._depth) - now - self._depth
         self._keep(key, full_at if wait > 0 else full_at + need)

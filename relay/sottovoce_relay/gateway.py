@@ -227,7 +227,8 @@ class Link:
             patience = IDLE_SECONDS
 
     async def _hear(self, data: bytes | None) -> None:
-        self._confirm_gaps()
+        if self._gaps:
+            self._confirm_gaps()
         self._turn += len(data or b"")
         for action in self._connection.hear(data):
             await _ACTIONS[type(action)](self, action)
@@ -249,7 +250,8 @@ class Link:
     async def _take(self, action: Take) -> None:
         relay = self._relay
         count, size = len(action.arrivals), action.size + _REQUEST_OVERHEAD * len(action.arrivals)
-        await relay.inbox.wait_for_room()
+        if not relay.inbox.has_room:
+            await relay.inbox.wait_for_room()
         self._outbox.reserve(size)
 
         def answer(results: Sequence[SendResult]) -> None:

@@ -106,9 +106,14 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._errands) + len(self._undecided) + len(self._ready)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more Send, Ack or errand may be added."""
+        return len(self) < INBOX_JOBS and self._size < INBOX_BYTES
+
     async def wait_for_room(self) -> None:
         """Wait until there is room for one more Send, Ack or errand. Cancellation: nothing changes."""
-        while len(self) >= INBOX_JOBS or self._size >= INBOX_BYTES:
+        while not self.has_room:
             await self._eased.park()
 
     async def wait(self) -> None:

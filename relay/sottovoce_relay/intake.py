@@ -87,13 +87,13 @@ class Intake:
             while end < len(arrivals) and arrivals[end].door == arrivals[at].door:
                 end += 1
             run = [(place, arrivals[place]) for place in range(at, end) if self._fits(place, arrivals[place], ticket)]
-            self._take_run(arrivals[at].door, run, ticket)
+            self._take_run(arrivals[at], run, ticket)
             at = end
 
-    def _take_run(self, key: bytes, run: Sequence[tuple[int, Arrival]], ticket: Ticket) -> None:
-        """Arrivals under one send key, in their order."""
+    def _take_run(self, first: Arrival, run: Sequence[tuple[int, Arrival]], ticket: Ticket) -> None:
+        """Arrivals under one send key, that of `first`, in their order."""
+        queue, key = first.queue, first.door
         door = self._mailboxes.door(key)
-        queue = answers.queue_of(key)
         if door is not None and queue not in self._mailboxes.undecided:
             mailbox = self._mailboxes.at(queue, door.number)
             if mailbox.is_loaded(door, key):
@@ -134,7 +134,7 @@ class Intake:
             ticket.stopped[mailbox.queue] = answers.try_again_in(wait)
         listener = self._bus.listener(mailbox.queue)
         may_hold = listener is not None and self._may_hold(door) and listener.follows(mailbox.queue)
-        deadline = trio.current_time() + self._terms.hold_seconds
+        deadline = trio.current_time() + self._terms.hold_seconds if may_hold else 0
         is_closed = door.is_limited or door.key_class not in _PUSHED_AT_ONCE
         for place, arrival in run:
             if is_closed:

@@ -7,12 +7,12 @@ says no when it did; the process is killed and started again. Nothing waits for 
 import enum
 import random
 import shutil
+import sqlite3
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from sqlite3 import connect
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import pytest
@@ -90,7 +90,7 @@ class Disk(Database):
         self.stalls: set[Point] = set()
         self._lot = trio.lowlevel.ParkingLot()
         self._reads = 0
-        self._driver = connect(path, isolation_level=None)
+        self._driver = sqlite3.connect(path, isolation_level=None)
         self._driver.execute("PRAGMA synchronous = OFF")  # the power stays on here
         engine = create_engine("sqlite://", creator=lambda: self._driver, poolclass=StaticPool)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -126,7 +126,7 @@ class Disk(Database):
                 result = work(self._connection)
                 if fate is Fate.LOST:
                     transaction.rollback()
-        except exc.DBAPIError:
+        except (exc.DBAPIError, sqlite3.Error):
             raise DatabaseError("the disk is full") from None
         await self._stall(Point.COMMITTED)
         if fate is not None:
