@@ -1,5 +1,6 @@
 """Settings as data: their bounds, their canonical forms, and that they come from nowhere but what is handed over."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,11 +35,21 @@ def test_every_setting_says_what_it_means(name: str) -> None:
         ({"metrics_host": "0.0.0.0"}, "for this machine only"),  # noqa: S104 - it is refused
         ({"metrics_host": "192.0.2.1"}, "for this machine only"),
         ({"metrics_host": "chat.example"}, "for this machine only"),
+        ({"metrics_port": 8480}, "metrics_port must be another one than port"),
     ],
 )
 def test_a_bad_value_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         HostingSettings(**given)
+
+
+def test_a_data_folder_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert HostingSettings(data=Path("~/data")).data == tmp_path / "data"
+
+
+def test_metrics_on_any_free_port_are_no_clash() -> None:
+    assert HostingSettings(port=0, metrics_port=0).metrics_port == 0
 
 
 def test_the_public_url_is_kept_in_its_canonical_spelling() -> None:
