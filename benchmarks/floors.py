@@ -1,4 +1,4 @@
-"""What no relay on this machine and this stack can do better: bare commits with fsync, and a bare echo.
+"""What no relay on this machine and this stack can do better: bare commits with fsync, a bare backlog, a bare echo.
 
 Measured in the same run as the relay, so that a missed goal says what stops it. Nothing of the relay is used here.
 """
@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median, quantiles
+from threading import Thread
 from typing import Final
 
 from .client import BODY
@@ -23,6 +25,18 @@ from .wire import Wire, dial, framed
 ANSWER: Final = bytes(20)
 #: Rows of 1 KiB in one commit.
 COMMITS: Final = (1, 64, 256)
+#: A backlog: rows of 1 KiB in twenty queues, read by pages and deleted by transactions as the relay does.
+_QUEUES: Final = 20
+_PAGE: Final = 256
+_DELETED: Final = 2048
+_BACKLOG: Final = """
+    PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;
+    PRAGMA wal_autocheckpoint=2048;
+    CREATE TABLE envelopes (seq INTEGER PRIMARY KEY, queue INTEGER, name BLOB, expires_at INTEGER, body BLOB);
+    CREATE INDEX by_queue ON envelopes (queue, seq);
+    CREATE UNIQUE INDEX by_name ON envelopes (queue, name);
+    CREATE INDEX by_time ON envelopes (expires_at);
+"""
 _SERVE: Final = "from benchmarks.echo import main; main()"
 _CONNECTIONS: Final = 8
 _WINDOW: Final = 100
@@ -71,6 +85,7 @@ async def measure(echoes: int, turns: int, connections: int, commits: int) -> Ou
     """So many echoes pipelined and in turn, idle connections, and commits of each size."""
     figures = {f"commit_{rows}_ms": _commit(rows, commits) * 1000 for rows in COMMITS}
     figures["commit_rows_s"] = COMMITS[-1] / figures[f"commit_{COMMITS[-1]}_ms"] * 1000
+    figures["backlog_rows_s"] = _backlog(echoes)
     with tempfile.TemporaryDirectory(prefix="sottovoce-bench-") as name:
         async with python_server(_SERVE, folder=Path(name)) as server:
             spent = await _pipelined(server, echoes, figures)
@@ -96,6 +111,48 @@ def _timed_commit(database: sqlite3.Connection, rows: int) -> float:
     database.executemany("INSERT INTO envelopes VALUES (?)", bodies)
     database.execute("COMMIT")
     return time.perf_counter() - began
+
+
+def _backlog(rows: int) -> float:
+    """Rows a second, when one thread reads them by pages and another deletes what was read."""
+    pages: SimpleQueue[list[int]] = SimpleQueue()
+    with (
+        tempfile.TemporaryDirectory(prefix="sottovoce-bench-") as folder,
+        closing(sqlite3.connect(Path(folder) / "floor.db", isolation_level=None)) as database,
+    ):
+        database.executescript(_BACKLOG)
+        envelopes = ((seq, seq % _QUEUES, os.urandom(16), 2**31, os.urandom(BODY)) for seq in range(rows))
+        database.execute("BEGIN")
+        database.executemany("INSERT INTO envelopes VALUES (?, ?, ?, ?, ?)", envelopes)
+        database.execute("COMMIT")
+        began = time.perf_counter()
+        reader = Thread(target=_read_backlog, args=(Path(folder) / "floor.db", rows, pages))
+        reader.start()
+        _delete_backlog(database, rows, pages)
+        reader.join()
+        return rows / (time.perf_counter() - began)
+
+
+def _read_backlog(path: Path, rows: int, pages: SimpleQueue[list[int]]) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for first in range(0, rows, _QUEUES * _PAGE):
+            for queue in range(_QUEUES):
+                page = database.execute(
+                    "SELECT * FROM envelopes WHERE queue = ? AND seq >= ? AND seq < ? ORDER BY seq",
+                    (queue, first, first + _QUEUES * _PAGE),
+                )
+                pages.put([row[0] for row in page.fetchall()])
+
+
+def _delete_backlog(database: sqlite3.Connection, rows: int, pages: SimpleQueue[list[int]]) -> None:
+    while rows:
+        numbers: list[int] = []
+        while len(numbers) < min(rows, _DELETED):
+            numbers += pages.get()
+        rows -= len(numbers)
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(f"DELETE FROM envelopes WHERE seq IN ({', '.join('?' * len(numbers))})", numbers)  # noqa: S608
+        database.execute("COMMIT")
 
 
 async def _pipelined(server: Server, count: int, figures: dict[str, float]) -> Spent:

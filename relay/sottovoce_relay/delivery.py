@@ -174,23 +174,22 @@ class Delivery:
 
     def _is_leaving(self, envelope: Envelope) -> bool:
         """Whether it was acknowledged on the connection before, and its deletion is under way."""
-        known = self.mailbox.known.get(envelope.name)
         if envelope.seq in self.mailbox.leaving:
             return True
+        known = self.mailbox.known.get(envelope.name)
         return known is not None and known.seq == envelope.seq and known.state is EnvelopeState.DELETING
 
     def _push_all(self, envelopes: Sequence[Envelope]) -> Sequence[Item]:
         if envelopes:
             self._note(envelopes)
-        return [self._push(envelope) for envelope in envelopes]
-
-    def _push(self, envelope: Envelope) -> Item:
-        self._pushed += 1
-        self._unacknowledged[self._pushed] = envelope
-        self._used += envelope.size
-        if self._backlog_end is not None and envelope.seq <= self._backlog_end:
-            self._backlog_left += 1
-        item = Item(self._pushed, envelope.key_class, envelope.body)
-        envelope.pushed()
-        self.mailbox.know(envelope)
-        return item
+        items = []
+        for number, envelope in enumerate(envelopes, self._pushed + 1):
+            items.append(Item(number, envelope.key_class, envelope.body))
+            self._unacknowledged[number] = envelope
+            envelope.pushed()
+            self.mailbox.know(envelope)
+        self._pushed += len(envelopes)
+        self._used += sum([envelope.size for envelope in envelopes])
+        end = self._backlog_end or 0
+        self._backlog_left += sum([envelope.seq <= end for envelope in envelopes])
+        return items

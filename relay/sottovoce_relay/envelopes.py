@@ -164,9 +164,10 @@ class Envelope:
 
     def settle(self, result: SendResult) -> None:
         """Tell whoever sent it. Once: nobody is owed anything afterwards."""
-        owed, self.owed = self.owed, []
-        for ticket, place in owed:
-            ticket.settle(place, result)
+        if self.owed:
+            owed, self.owed = self.owed, []
+            for ticket, place in owed:
+                ticket.settle(place, result)
 
 
 # --- Out --------------------------------------------------------------------------------------------------------

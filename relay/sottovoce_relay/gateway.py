@@ -53,8 +53,8 @@ from .writer import Writer
 
 T = TypeVar("T")
 
-#: Reads at a time, over all connections: fewer than the database can do at once, so that the writer finds one free.
-_READERS: Final = 3
+#: Reads at a time, over all connections: the database does one after another, and the writer waits for this one only.
+_READERS: Final = 1
 #: What a request counts for beside its own bytes, so that many small ones are bounded too.
 _REQUEST_OVERHEAD: Final = 256
 #: What each acknowledged envelope counts for until it is deleted.

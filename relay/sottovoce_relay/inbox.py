@@ -107,6 +107,11 @@ class Inbox:
         return len(self._errands) + len(self._undecided) + len(self._ready)
 
     @property
+    def is_next_ready(self) -> bool:
+        """Whether what comes next is decided: envelopes to write or delete, and nothing else."""
+        return bool(self._ready) and not self._errands and not self._undecided
+
+    @property
     def has_room(self) -> bool:
         """Whether one more Send, Ack or errand may be added."""
         return len(self) < INBOX_JOBS and self._size < INBOX_BYTES

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    Row,
     SmallInteger,
     Table,
     and_,
@@ -445,17 +444,27 @@ def _delete_orphans(connection: Connection, shared: Iterable[int]) -> None:
         connection.execute(_DELETE_BODY, numbers)
 
 
-_SELECT_QUEUE: Final = select(queues.c.number, queues.c.expired, queues.c.expired_told).where(
-    queues.c.id == bindparam("queue")
-)
-_SELECT_HEAD: Final = select(func.max(envelopes.c.seq)).where(envelopes.c.queue == bindparam("number"))
 _BEHIND: Final = (envelopes.c.queue == bindparam("number"), envelopes.c.seq > bindparam("cursor"))
-_SELECT_SIZES: Final = (
-    select(envelopes.c.seq, envelopes.c.size, envelopes.c.expires_at)
-    .where(*_BEHIND)
+_ALIVE: Final = envelopes.c.expires_at > bindparam("now")
+_SIZES: Final = (
+    select(
+        envelopes.c.seq,
+        func.sum(case((_ALIVE, envelopes.c.size), else_=0)).over(order_by=envelopes.c.seq, rows=(None, 0)).label("sum"),
+    )
+    .where(envelopes.c.queue == queues.c.number, envelopes.c.seq > bindparam("cursor"))
     .order_by(envelopes.c.seq)
     .limit(bindparam("count", type_=Integer))
+    .correlate(queues)
+    .subquery()
 )
+# One row, however many envelopes it looks at: the driver takes Python's lock again after every row.
+_SELECT_QUEUE: Final = select(
+    queues.c.number,
+    queues.c.expired,
+    queues.c.expired_told,
+    select(func.max(envelopes.c.seq)).where(envelopes.c.queue == queues.c.number).scalar_subquery().label("head"),
+    select(func.max(_SIZES.c.seq)).where(_SIZES.c.sum <= bindparam("size")).scalar_subquery().label("upto"),
+).where(queues.c.id == bindparam("queue"))
 _SELECT_PAGE: Final = (
     select(
         envelopes.c.seq,
@@ -469,7 +478,7 @@ _SELECT_PAGE: Final = (
         _BODY,
     )
     .select_from(_WITH_BODIES)
-    .where(*_BEHIND, envelopes.c.seq <= bindparam("upto"), envelopes.c.expires_at > bindparam("now"))
+    .where(*_BEHIND, envelopes.c.seq <= bindparam("upto"), _ALIVE)
     .order_by(envelopes.c.seq)
 )
 
@@ -481,36 +490,25 @@ def read_page(
 
     Sizes first, then the bodies that fit: a page never takes more memory than its credit.
     """
-    found = connection.execute(_SELECT_QUEUE, {"queue": queue}).first()
+    count, size = allowance
+    behind = {"cursor": cursor, "now": int(now)}
+    found = connection.execute(_SELECT_QUEUE, behind | {"queue": queue, "count": count, "size": size}).first()
     if found is None:
         return None
-    count, size = allowance
-    behind = {"number": found.number, "cursor": cursor}
-    rows = connection.execute(_SELECT_SIZES, behind | {"count": count + 1}).all()
-    upto = _last_that_fits(rows[:count], cursor, size, now)
+    upto = cursor if found.upto is None else found.upto
     page: Sequence[Any] = ()
     if upto > cursor:
-        page = connection.execute(_SELECT_PAGE, behind | {"upto": upto, "now": int(now)}).all()
+        page = connection.execute(_SELECT_PAGE, behind | {"number": found.number, "upto": upto}).all()
+    head = found.head or 0
     return Page(
         found.number,
         tuple(_stored(queue, found.number, row) for row in page),
         cursor=upto,
-        head=connection.execute(_SELECT_HEAD, {"number": found.number}).scalar() or 0,
-        more=bool(rows) and rows[-1].seq > upto,
+        head=head,
+        more=head > upto,
         expired=found.expired,
         told=found.expired_told,
     )
-
-
-def _last_that_fits(rows: Sequence[Row[int, int, int]], cursor: int, size: int, now: float) -> int:
-    """The last number up to which bodies that have not expired add up to at most `size`."""
-    for seq, length, expires_at in rows:
-        if expires_at > int(now):
-            size -= length
-        if size < 0:
-            break
-        cursor = seq
-    return cursor
 
 
 def _stored(queue: QueueId, number: int, row: Iterable[Any]) -> Envelope:

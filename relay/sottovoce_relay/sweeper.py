@@ -36,9 +36,10 @@ from .writer import Writer
 
 #: Envelopes in one batch: so that senders wait no longer for a sweep than for each other.
 BATCH: Final = 256
-#: Free pages that are left in the file for what comes next (16 MiB), and those given back at a time (1 MiB).
-SPARE_PAGES: Final = 4096
-VACUUM_PAGES: Final = 256
+#: Free pages that are left in the file for what comes next (16 MiB), and those given back at a time (1 MiB). Half as
+#: much in a file that was made with pages of 4 KiB.
+SPARE_PAGES: Final = 2048
+VACUUM_PAGES: Final = 128
 
 
 class SteadyClock:

@@ -58,6 +58,7 @@ class Writer:
         self._make_room = make_room
         self.failure: str | None = None  # why the last transaction failed, if it did
         self.transactions = 0  # how many were begun
+        self._untold: Callable[[], None] | None = None
 
     async def perform(self, work: Callable[[Connection], T], then: Callable[[], None] | None = None) -> T:
         """Run `work` in a transaction and wait for its commit. Raises DatabaseError: it was not done.
@@ -88,16 +89,29 @@ class Writer:
 
     async def run(self) -> None:
         """Write for ever. Cancellation: a transaction that has begun ends first; what waited goes unanswered."""
-        while True:
-            await self._inbox.wait()
-            if errands := self._inbox.take_errands():
-                await self._run_errands(errands)
-            if undecided := self._inbox.take_undecided():
-                await self._decide(undecided)
-            await self._write(self._inbox.take_batch())
-            if self.failure is not None:
-                await trio.sleep(PAUSE_SECONDS)
-                await trio.to_thread.run_sync(self._make_room)
+        try:
+            while True:
+                if not self._inbox.is_next_ready:
+                    self._tell()
+                await self._inbox.wait()
+                if errands := self._inbox.take_errands():
+                    await self._run_errands(errands)
+                if undecided := self._inbox.take_undecided():
+                    await self._decide(undecided)
+                await self._write(self._inbox.take_batch())
+                if self.failure is not None:
+                    await trio.sleep(PAUSE_SECONDS)
+                    await trio.to_thread.run_sync(self._make_room)
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Have everybody told what the last transaction did. While more waits, that is when the next one has begun:
+        the thread that writes is not kept waiting for the one that answers. Before anything else is decided, and before
+        anything fails: what is committed must not be given up."""
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            _call(untold)
 
     # --- Errands -------------------------------------------------------------------------------------------------
 
@@ -158,6 +172,7 @@ class Writer:
     async def _write(self, batch: Batch) -> None:
         step_all(batch.arriving, EnvelopeEvent.TAKEN)
         if not (batch.arriving or batch.deletions or batch.refusals):
+            self._tell()
             self._succeed(batch, _NOTHING, sure=True)
             return
         error, written, attempts = await self._commit(
@@ -170,7 +185,7 @@ class Writer:
             batch.arriving,
         )
         if error is None and written is not None:
-            self._succeed(batch, written, sure=attempts == 1)
+            self._untold = partial(self._succeed, batch, written, sure=attempts == 1)
         else:
             await self._fail(batch)
 
@@ -190,8 +205,9 @@ class Writer:
             self.transactions += 1
             try:
                 with self._metrics.commit_seconds.time():
-                    result = await self._database.write(decide)
+                    result = await self._database.write(decide, meanwhile=self._tell)
             except Exception as fault:
+                self._tell()  # this one may have failed before it began
                 error = _as_database_error(fault)
             else:
                 self._note(None)

@@ -211,22 +211,26 @@ class Unreliable(Database):
         self._real = real
         self.outcomes = list(outcomes)
         self.reads: list[object] = []
+        self.before_read: Callable[[], None] = lambda: None
         self.before_write: Callable[[], None] = lambda: None
         self.fault_of_next_read: Exception | None = None
 
     async def read(self, work: Callable[[Connection], T]) -> T:
+        self.before_read()
         self.reads.append(getattr(work, "func", work))
         fault, self.fault_of_next_read = self.fault_of_next_read, None
         if fault is not None:
             raise fault
         return await self._real.read(work)
 
-    async def write(self, work: Callable[[Connection], T], *, within: float = inf) -> T:
+    async def write(
+        self, work: Callable[[Connection], T], *, within: float = inf, meanwhile: Callable[[], None] = lambda: None
+    ) -> T:
         self.before_write()
         outcome = self.outcomes.pop(0) if self.outcomes else "works"
         if outcome == "fails":
             raise DatabaseError("the disk is full")
-        result = await self._real.write(work, within=within)
+        result = await self._real.write(work, within=within, meanwhile=meanwhile)
         if outcome == "works but seems to fail":
             raise DatabaseError("the disk went away")
         return result

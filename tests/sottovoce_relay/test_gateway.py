@@ -59,12 +59,16 @@ from sottovoce_wire.frames import (
 )
 from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey, SendKeyHash, send_key_hash
 from sottovoce_wire.records import owner_challenge
+from tests.sottovoce_relay.conftest import Mailbox
 from tests.sottovoce_relay.parts import Unreliable, roomy_space, stored_bodies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
     from trio.testing import MockClock
 
-    from tests.sottovoce_relay.conftest import Client, Mailbox, ServedRelay
+    from tests.sottovoce_relay.conftest import Client, ServedRelay
 
 F = TypeVar("F", bound=RelayFrame)
 
@@ -523,6 +527,31 @@ async def test_a_queue_that_cannot_be_read_ends_its_connection(
     monkeypatch.setattr(relay_parts.database, "read", fail)
     asgi.say(Receive(2, box.queue, 1, limits.MAX_ENVELOPE))
     assert (await asgi.hear_until(Goodbye)).code is Code.INTERNAL
+
+
+async def test_connections_read_one_after_another_so_that_the_writer_is_the_next(
+    relay_parts: Relay, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, boxes = Gateway(relay_parts), [Mailbox() for _ in range(5)]
+    owners = [await owner_connection(gateway, box, nursery) for box in boxes]
+    read, waiting = relay_parts.database.read, trio.lowlevel.ParkingLot()
+
+    async def stall(work: Callable[[Connection], Any]) -> object:
+        await waiting.park()
+        return await read(work)
+
+    monkeypatch.setattr(relay_parts.database, "read", stall)
+    for owner, box in zip(owners, boxes, strict=True):
+        owner.say(Receive(2, box.queue, 1, limits.MAX_ENVELOPE))
+    for _ in boxes:
+        with trio.fail_after(20):
+            while not len(waiting):  # noqa: ASYNC110 - it tells nobody
+                await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(waiting) == 1
+        waiting.unpark()
+    for owner in owners:
+        await owner.hear_until(CaughtUp)
 
 
 async def test_what_cannot_be_written_is_tried_again_by_the_client(

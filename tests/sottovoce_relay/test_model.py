@@ -116,11 +116,14 @@ class Disk(Database):
             self._reads -= 1
         return result
 
-    async def write(self, work: Callable[[Connection], T], *, within: float = inf) -> T:
+    async def write(
+        self, work: Callable[[Connection], T], *, within: float = inf, meanwhile: Callable[[], None] = lambda: None
+    ) -> T:
         await self._stall(Point.WRITE)
         fate = self.fates.popleft() if self.fates else None
         if fate is Fate.FAILS:
             raise DatabaseError("the disk went away")
+        meanwhile()
         try:
             with self._connection.begin() as transaction:
                 result = work(self._connection)
@@ -564,7 +567,7 @@ class World:
 
     def _parcel(self, queue: Queue, kind: KeyClass, envelope_id: bytes | None = None, body: bytes = b"") -> Parcel:
         named = EnvelopeId(envelope_id or b"%016d" % len(self.parcels))
-        parcel = Parcel(queue, kind, named, body or b"%1500d" % len(self.parcels))
+        parcel = Parcel(queue, kind, named, body or b"%3000d" % len(self.parcels))
         self.parcels[queue, parcel.body] = parcel
         self._named[queue, kind, named].append(parcel)
         return parcel
@@ -589,7 +592,7 @@ class World:
 
     async def send_one_body_to_all(self, number: int) -> None:
         kind = KeyClass.GROUP if number % 4 else KeyClass.STRANGER
-        body = b"%1500d to all" % len(self.parcels)
+        body = b"%3000d to all" % len(self.parcels)
         parcels = [self._parcel(queue, kind, body=body) for queue in self.queues[number % 2 :]]
         self._sender(number).send(parcels, as_one=True)
 

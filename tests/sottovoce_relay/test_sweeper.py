@@ -348,7 +348,7 @@ async def test_the_keys_of_a_queue_that_was_deleted_perhaps_are_asked_for_again(
 async def test_space_is_given_back_only_if_much_of_the_file_is_free(
     writer: Writer, database: Unreliable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = [envelope(seq, bytes(4000)) for seq in range(100)]
+    some = [envelope(seq, bytes(8000)) for seq in range(100)]  # a page each
     await put(database, *some)
     await database.write(partial(storage.write, arriving=(), leaving=some, refused=()))
     assert not await return_space_once(writer)

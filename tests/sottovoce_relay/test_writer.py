@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -118,6 +119,76 @@ async def test_nobody_is_answered_before_the_commit(database: Database, nursery:
     assert results == [ACCEPTED] * 2
 
 
+async def test_what_a_transaction_did_is_told_while_the_next_one_runs(
+    database: Database, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, unreliable, told = Parts(), Unreliable(database), threading.Event()
+    seen: list[bool] = []
+    write = storage.write
+
+    def write_and_look(*work: Any, **more: Any) -> storage.Written:
+        seen.append(told.wait(PATIENCE) if seen else told.is_set())
+        return write(*work, **more)
+
+    def send_more() -> None:
+        unreliable.before_write = lambda: seen.append(told.is_set())
+        later.append(parts.send(arrival(b"2")))
+
+    later: list[list[SendResult]] = []
+    monkeypatch.setattr(storage, "write", write_and_look)
+    unreliable.before_write = send_more
+    parts.know()
+    parts.intake.take([arrival(b"1")], answers.Ticket(1, 0, lambda _: told.set()))
+    nursery.start_soon(parts.writer(unreliable).run)
+    await until(lambda: later and later[0])
+    assert seen == [False, False, True]  # in the first, before the second, in the second
+
+
+@pytest.mark.parametrize("what", ["an errand", "an arrival to look up"])
+async def test_what_a_transaction_did_is_told_before_anything_else_is_decided(
+    database: Database, nursery: trio.Nursery, what: str
+) -> None:
+    parts, unreliable = Parts(), Unreliable(database)
+    parts.know()
+    seen: list[list[SendResult]] = []
+    later: list[list[SendResult]] = []
+
+    def ask_more() -> None:
+        unreliable.before_write = unreliable.before_read = lambda: seen.append(list(first))
+        later.append(parts.send(arrival(b"2")))
+        if what == "an errand":
+            parts.inbox.add_errand(inbox.Errand(lambda _: None))
+        else:
+            parts.send(arrival(b"3", queue=OTHER))
+
+    unreliable.before_write = ask_more
+    first = parts.send(arrival(b"1"))
+    nursery.start_soon(parts.writer(unreliable).run)
+    await until(lambda: later and later[0])
+    assert seen[0] == [ACCEPTED]
+
+
+async def test_a_writer_that_is_cancelled_tells_what_it_has_committed_and_nothing_else(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, unreliable = Parts(), Unreliable(database)
+    parts.know()
+    write, token, later = storage.write, trio.lowlevel.current_trio_token(), []
+
+    def write_and_cancel(*work: Any, **more: Any) -> storage.Written:
+        token.run_sync_soon(scope.cancel)
+        return write(*work, **more)
+
+    monkeypatch.setattr(storage, "write", write_and_cancel)
+    unreliable.before_write = lambda: later.append(parts.send(arrival(b"2")))
+    first = parts.send(arrival(b"1"))
+    with trio.CancelScope() as scope:
+        await parts.writer(unreliable).run()
+    assert scope.cancelled_caught
+    assert (first, later[0]) == ([ACCEPTED], [])
+    assert await stored_bodies(database) == [b"1"]
+
+
 async def test_more_than_one_transaction_takes_is_written_in_several_and_in_order(
     database: Database, nursery: trio.Nursery
 ) -> None:
@@ -216,6 +287,35 @@ async def test_what_is_acknowledged_while_it_is_written_is_deleted_in_the_next_t
     assert told == ["not yet", "acked"]
     assert (await stored_bodies(database), mailbox.known, mailbox.fill) == ([], {}, Fill())
     assert receiver.heard == [b"1"]
+
+
+async def test_what_is_acknowledged_between_its_commit_and_its_answer_is_deleted_and_then_answered(
+    database: Database, nursery: trio.Nursery
+) -> None:
+    parts, unreliable = Parts(), Unreliable(database)
+    mailbox = parts.know()
+    receiver, subject = parts.receive(), parts.writer(unreliable)
+    told: list[list[str]] = []
+    seen: list[list[str]] = []
+
+    def send_more() -> None:
+        unreliable.before_write = acknowledge_now
+        parts.send(arrival(b"2", STRANGER))
+
+    def acknowledge_now() -> None:
+        unreliable.before_write = lambda: seen.append(list(told[0]))
+        assert mailbox.known[first.name].state is EnvelopeState.WRITING  # it is committed, and nobody was told so
+        told.append(acknowledge(parts, receiver, 1))
+
+    unreliable.before_write = send_more
+    first = arrival(b"1")
+    results = parts.send(first)
+    parts.intake._let_go(mailbox, EnvelopeEvent.TIME_UP)
+    nursery.start_soon(subject.run)
+    await until(lambda: told and told[0])
+    assert (results, seen, subject.transactions) == ([ACCEPTED], [[]], 3)
+    assert receiver.heard == [b"1", b"2"]
+    assert (await stored_bodies(database), mailbox.fill, mailbox.shadowed) == ([b"2"], Fill(1, 1, 1, 1), {})
 
 
 # --- Look-ups -----------------------------------------------------------------------------------------------------
@@ -473,6 +573,27 @@ async def test_when_a_write_fails_nothing_of_its_queues_that_waits_overtakes(
     assert await stored_bodies(database) == []
 
 
+async def test_a_write_that_fails_before_it_begins_leaves_alone_what_the_one_before_it_committed(
+    database: Database, nursery: trio.Nursery
+) -> None:
+    parts, unreliable = Parts(), Unreliable(database, "works", "fails")
+    mailbox = parts.know()
+    receiver = parts.receive()
+    later: list[list[SendResult]] = []
+
+    def send_more() -> None:
+        unreliable.before_write = lambda: None
+        later.append(parts.send(arrival(b"2", STRANGER)))
+
+    unreliable.before_write = send_more
+    first = parts.send(arrival(b"1", STRANGER))
+    nursery.start_soon(parts.writer(unreliable).run)
+    await until(lambda: later and later[0])
+    assert (first, later) == ([ACCEPTED], [[TRY_AGAIN]])
+    assert receiver.heard == [b"1", "unsure"]
+    assert (await stored_bodies(database), mailbox.fill) == ([b"1"], None)
+
+
 async def test_what_is_acknowledged_while_its_write_fails_is_gone_and_not_counted(
     database: Database, nursery: trio.Nursery
 ) -> None:
@@ -541,7 +662,7 @@ async def test_a_full_disk_is_survived(database: Database, nursery: trio.Nursery
     subject = parts.writer(database)
     nursery.start_soon(subject.run)
     full = await database.write(lambda c: c.exec_driver_sql("PRAGMA page_count").scalar_one())
-    await database.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {full + 10}").all())
+    await database.write(lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {full + 5}").all())
     for _ in range(3):
         refused = parts.send(arrival(big))
         await until(refused.__len__)
