@@ -1,6 +1,7 @@
 """The command: `scripts/bench relay [--quick] [--only NAME] [--repeats N] [--json FILE] [--peers]`.
 
 Chooses scenarios, repeats them, prints. Whatever ends it, the processes and folders that it made go with it.
+`scripts/bench crypto` is `crypto`'s.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from . import peers, relay, report
+from . import crypto, peers, relay, report
 from .outcome import Outcome
 from .servers import is_in_memory
 from .wire import BenchError
@@ -69,7 +70,10 @@ def _progress(text: str) -> None:
 
 
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure a server as its users would.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure a server as its users would. scripts/bench crypto --help: the cryptographic core.",
+    )
     parser.add_argument("server", choices=["relay"])
     parser.add_argument("--only", action="append", metavar="NAME", help=f"of {', '.join(relay.SCENARIOS)}; or a figure")
     parser.add_argument("--quick", action="store_true", help="less of everything, once")
@@ -137,17 +141,24 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _look_around() -> None:
-    """Say what would spoil the figures."""
+def _warn_of_load() -> None:
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     if load > processors / 4:
         _progress(f"WARNING: others use this machine (load {load:.1f} on {processors} processors)")
+
+
+def _look_around() -> None:
+    """Say what would spoil the figures."""
+    _warn_of_load()
     if is_in_memory(tempfile.gettempdir()):
         _progress(f"WARNING: {tempfile.gettempdir()} is in memory; set TMPDIR to a folder on a disk")
 
 
 def main(given: Sequence[str], sizes: relay.Sizes | None = None) -> int:
     """Run the command. 0 if everything could be measured, 1 if not, 128 + signal if one ended it."""
+    if given[:1] == ["crypto"]:
+        _warn_of_load()
+        return crypto.main(given[1:])
     asked = _arguments(given)
     _allow_many_files()
     _look_around()

@@ -30,9 +30,11 @@ from .crypto import primitives
 from .crypto.errors import CryptoRefusal
 from .directory import Directory
 from .local import Local, now_ms, unexpected
+from .mending import Mender
 from .message import Message, Sent, make_message
 from .protocol import sessions
 from .protocol.content import MAX_TEXT, Text
+from .protocol.opening import Opener
 from .protocol.state import Own
 from .receiving import Receiver
 from .registration import Registration, own_of, prepare
@@ -178,12 +180,18 @@ class Client:
         self._own = await self._local.transact(lambda tables: own_of(tables, account))
         self._receiving.cancel()
         self._receiving = trio.CancelScope()
-        self._receiver = Receiver(self._local, self._own, self._wake_readers, self._invite_code)
-        self._nursery.start_soon(self._receive, self._receiver, self._receiving, self._own.contact.origin)
+        opener = Opener(self._own)
+        mender = Mender(self._local, self._directory, self._own, opener, self._sender.wake)
+        self._receiver = Receiver(
+            self._local, self._own, opener, self._wake_readers, mender.wake, invite_code=self._invite_code
+        )
+        self._nursery.start_soon(self._receive, self._receiver, mender, self._receiving, self._own.contact.origin)
 
-    async def _receive(self, receiver: Receiver, scope: trio.CancelScope, origin: str) -> None:
+    async def _receive(self, receiver: Receiver, mender: Mender, scope: trio.CancelScope, origin: str) -> None:
         with scope:
-            await receiver.run(origin)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(mender.run)
+                await receiver.run(origin)
 
     async def _wait_connected(self) -> None:
         assert self._receiver is not None  # noqa: S101 - the caller has connected
@@ -252,13 +260,13 @@ class Client:
         self._names[username] = known
         return known
 
-    async def _encrypt(self, own: Own, account_id: AccountId, content: Text) -> None:
-        """Put the content in the outbox, after fetching the bundles of devices that there is no session with."""
+    async def _encrypt(self, own: Own, account_id: AccountId, text: Text) -> None:
+        """Put the text in the outbox, after fetching the bundles of devices that there is no session with."""
         now = now_ms() // 1000
 
         def put(tables: Tables) -> set[str]:
             """The relays that there is something for."""
-            envelopes = sessions.fan_out(tables, own, account_id, content, Ttl.MONTH, now)
+            envelopes = sessions.fan_out(tables, own, account_id, text, Ttl.MONTH, now)
             if not envelopes:
                 raise errors.NoDevices("none of the recipient's devices can be written to at present")
             for envelope in envelopes:
@@ -271,11 +279,11 @@ class Client:
             return put(tables) if missing == [] else missing or []
 
         def put_after(tables: Tables) -> set[str]:
-            tables.peers.put(sessions.newest(tables.peers.get(account_id), peer))
+            sessions.learn(tables, peer)
             for bundle in bundles:
                 device_id = bundle.entry.device_id
                 if exhausted or sessions.sending_session(tables, account_id, device_id, now) is None:
-                    sessions.start(tables, own, bundle)
+                    sessions.start(tables, own, bundle, now)
             return put(tables)
 
         exhausted = False

@@ -14,7 +14,7 @@ from . import errors
 from .backoff import Backoff
 from .links import Link, with_link
 from .local import Local, now_ms, unexpected
-from .protocol import relay_link
+from .protocol import healing, relay_link
 from .protocol.opening import Opener
 from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
 from .protocol.state import Own
@@ -32,14 +32,24 @@ class Receiver:
 
     `ready` is set once the queues were proven for the first time; `caught_up` once all that had waited then is stored.
     `trouble` says why there is no connection now, `expired` how many envelopes the relay reported as expired.
-    `invite_code` is what a relay may ask for before it makes the queues.
+    `invite_code` is what a relay may ask for before it makes the queues. `arrived` is called after every page that was
+    stored, `due` if a session is to be mended since.
     """
 
-    def __init__(self, local: Local, own: Own, arrived: Callable[[], None], invite_code: str = "") -> None:
+    def __init__(
+        self,
+        local: Local,
+        own: Own,
+        opener: Opener,
+        arrived: Callable[[], None],
+        due: Callable[[], None] = lambda: None,
+        invite_code: str = "",
+    ) -> None:
         self._local = local
         self._own = own
-        self._opener = Opener(own)
+        self._opener = opener
         self._arrived = arrived
+        self._due = due
         self._invite_code = invite_code
         self._backoff = Backoff()
         self._behind: set[QueueId] = set()
@@ -97,11 +107,14 @@ class Receiver:
     async def _take_in(self, page: Sequence[bytes], sealed_only: bool) -> None:
         """Decrypt and store a page in one transaction, then tell whoever waits for messages."""
 
-        def work(tables: Tables) -> None:
+        def work(tables: Tables) -> bool:
             for envelope in page:
                 self._opener.receive(tables, envelope, now_ms(), sealed_only=sealed_only)
+            self._opener.search_again(tables, now_ms())
+            return healing.is_pending(tables, now_ms() // 1000)
 
-        await self._local.transact(work)
+        if await self._local.transact(work):
+            self._due()
         self._arrived()
 
 

@@ -17,6 +17,7 @@ AccountId = NewType("AccountId", bytes)  # 32 bytes
 DeviceId = NewType("DeviceId", bytes)  # 16 bytes
 QueueId = NewType("QueueId", bytes)  # 16 bytes
 EnvelopeId = NewType("EnvelopeId", bytes)  # 16 bytes, random per target and ciphertext
+GroupId = NewType("GroupId", bytes)  # 32 bytes, random, inside the ciphertext
 MessageId = NewType("MessageId", bytes)  # 16 bytes, random, inside the ciphertext
 SendKey = NewType("SendKey", bytes)  # 32 bytes, secret between an owner and a sender
 SendKeyHash = NewType("SendKeyHash", bytes)  # 32 bytes, what the relay stores of it

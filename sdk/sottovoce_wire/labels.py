@@ -39,9 +39,18 @@ ROOT_KEY: Final = label("root key")
 SESSION_ID: Final = label("session id")
 SESSION: Final = label("session")
 RATCHET_ROOT: Final = label("root")
+PQ_EPOCH: Final = label("pq epoch")
 SEALED: Final = label("sealed")
 PREKEY_RECORD_HASH: Final = label("prekey record hash")
 HANDSHAKE_HASH: Final = label("handshake hash")
+ATTACHMENT: Final = label("attachment")
+SAFETY_NUMBER: Final = label("safety number")
+
+# Groups.
+GROUP_CHAIN: Final = label("group chain")
+GROUP_ROUTE: Final = label("group route")
+GROUP_MESSAGE: Final = label("group message")
+MEMBERS: Final = label("members")
 
 # The local store.
 STORE_KEY: Final = label("store key")

@@ -6,6 +6,7 @@ Encrypted Files and Communication with PURBs", PETS 2019), which costs at most 1
 nearly exact for short texts. Spec: padding.
 """
 
+from bisect import bisect_left
 from typing import Final
 
 from .errors import Code, WireError
@@ -26,13 +27,18 @@ def padded_length(length: int, *, minimum: int = 0) -> int:
     """The length on the wire of `length` bytes of content and the mark, at least `minimum`."""
     needed = max(length + 1, minimum)
     if needed <= SIZE_CLASSES[-1]:
-        return next(size for size in SIZE_CLASSES if needed <= size)
+        return SIZE_CLASSES[bisect_left(SIZE_CLASSES, needed)]
     return padme(needed)
 
 
 def pad(content: bytes, *, minimum: int = 0) -> bytes:
     """`content` ‖ 0x80 ‖ zeros, `padded_length` bytes in all."""
-    return (content + _MARK).ljust(padded_length(len(content), minimum=minimum), b"\x00")
+    return pad_to(content, padded_length(len(content), minimum=minimum))
+
+
+def pad_to(content: bytes, length: int) -> bytes:
+    """`content` ‖ 0x80 ‖ zeros, `length` bytes in all: a `padded_length` that was computed before."""
+    return (content + _MARK).ljust(length, b"\x00")
 
 
 def unpad(padded: bytes) -> bytes:
@@ -40,7 +46,7 @@ def unpad(padded: bytes) -> bytes:
 
     Call it on authenticated bytes only: it is not constant-time.
     """
-    content, mark, zeros = padded.rpartition(_MARK)
-    if not mark or zeros.strip(b"\x00"):
+    content = padded.rstrip(b"\x00")
+    if not content.endswith(_MARK):
         raise WireError(Code.MALFORMED, "the padding has no mark")
-    return content
+    return content[:-1]

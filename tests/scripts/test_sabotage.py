@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sabotage import ROOT, Fault, Verdict, load_faults, third_of, try_all, try_fault
+from scripts.sabotage import ROOT, Fault, Verdict, fifth_of, load_faults, try_all, try_fault
 
 ADD = Fault(
     name="add-subtracts",
@@ -128,9 +128,9 @@ def test_the_command_refuses_a_name_that_is_no_fault() -> None:
     assert "no such fault: nonsense" in done.stderr
 
 
-def test_a_third_is_another_one_for_each_commit_and_leaves_nothing_out() -> None:
+def test_a_fifth_is_another_one_for_each_commit_and_leaves_nothing_out() -> None:
     faults = load_faults(ROOT / "tests" / "sabotage")
-    thirds = [{fault.name for fault in third_of(faults, str(commit))} for commit in range(40)]
-    assert all(len(faults) / 5 < len(third) < len(faults) / 2 for third in thirds)
-    assert set.union(*thirds) == {fault.name for fault in faults}
-    assert thirds[0] != thirds[1]
+    fifths = [{fault.name for fault in fifth_of(faults, str(commit))} for commit in range(40)]
+    assert all(len(faults) / 8 < len(fifth) < len(faults) / 3 for fifth in fifths)
+    assert set.union(*fifths) == {fault.name for fault in faults}
+    assert fifths[0] != fifths[1]

@@ -77,7 +77,7 @@ async def relay(*talks: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[str]
 @asynccontextmanager
 async def receiving(person: Person, origin: str, invite_code: str = "") -> AsyncIterator[Receiver]:
     """The person's receiver, at work."""
-    receiver = Receiver(Local(person.store), person.own, lambda: None, invite_code)
+    receiver = Receiver(Local(person.store), person.own, person.opener, lambda: None, invite_code=invite_code)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receiver.run, origin)
         yield receiver

@@ -25,8 +25,8 @@ def in_units(text: str) -> int:
 
 
 def test_the_spec_lists_exactly_these_limits(spec_rows: Callable[[str], list[list[str]]]) -> None:
-    listed = {constant: in_units(value) for constant, value, *_ in spec_rows("limits.md")}
-    assert listed == LIMITS
+    listed = {constant: in_units(value) for constant, value, *_ in spec_rows("limits.md") if "." not in constant}
+    assert listed == LIMITS  # a name with a dot is another room's
 
 
 def test_every_limit_has_a_reason(spec_rows: Callable[[str], list[list[str]]]) -> None:

@@ -9,21 +9,11 @@ from typing import Final
 from . import primitives
 from .message_key import MessageKey
 
-#: Messages of one chain. Random nonces under one header key meet with less than 2^-56 by then.
-MAX_CHAIN: Final = 2**20
 #: Skipped message keys that one message may leave behind: a week of a busy contact. Older ones are given up.
 MAX_SKIPPED: Final = 2_000
 
 _MESSAGE: Final = b"\x01"
 _NEXT: Final = b"\x02"
-
-
-def _message_key(chain_key: bytes) -> MessageKey:
-    return MessageKey(primitives.hmac_sha256(chain_key, _MESSAGE))
-
-
-def _next_chain_key(chain_key: bytes) -> bytes:
-    return primitives.hmac_sha256(chain_key, _NEXT)
 
 
 class SendingChain:
@@ -37,11 +27,11 @@ class SendingChain:
 
     def message_key(self) -> MessageKey:
         """The key of message `number`."""
-        return _message_key(self.key)
+        return MessageKey(primitives.hmac_sha256(self.key, _MESSAGE))
 
     def after(self) -> "SendingChain":
         """The chain once message `number` is sent."""
-        return SendingChain(_next_chain_key(self.key), self.number + 1)
+        return SendingChain(primitives.hmac_sha256(self.key, _NEXT), self.number + 1)
 
 
 class ReceivingChain:
@@ -55,11 +45,11 @@ class ReceivingChain:
 
     def message_key(self) -> MessageKey:
         """The key of message `number`."""
-        return _message_key(self.key)
+        return MessageKey(primitives.hmac_sha256(self.key, _MESSAGE))
 
     def after(self) -> "ReceivingChain":
         """The chain once message `number` is received."""
-        return ReceivingChain(_next_chain_key(self.key), self.number + 1)
+        return ReceivingChain(primitives.hmac_sha256(self.key, _NEXT), self.number + 1)
 
     def walk(self, number: int) -> tuple["ReceivingChain", "deque[ReceivingChain]"]:
         """The chain at `number`, not behind this one, and the newest MAX_SKIPPED positions passed on the way.

@@ -14,6 +14,7 @@ class Reason(enum.StrEnum):
     BAD_KEY = "bad_key"
     BAD_SIGNATURE = "bad_signature"
     BAD_RECORD = "bad_record"
+    BAD_PHRASE = "bad_phrase"
     WRONG_ACCOUNT = "wrong_account"
     WRONG_DEVICE = "wrong_device"
     NOT_LISTED = "not_listed"
@@ -36,9 +37,12 @@ class Reason(enum.StrEnum):
     MALFORMED = "malformed"
     NOT_AUTHENTIC = "not_authentic"
     ALREADY_USED = "already_used"
+    CLONE_SUSPECTED = "clone_suspected"
+    WRONG_EPOCH = "wrong_epoch"
     TOO_FAR_AHEAD = "too_far_ahead"
     CHAIN_ENDED = "chain_ended"
     NOTHING_RECEIVED = "nothing_received"
+    NOTHING_SENT = "nothing_sent"
 
 
 class CryptoRefusal(Exception):  # noqa: N818 - refusing is what the protocol does, not a fault

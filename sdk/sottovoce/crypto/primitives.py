@@ -7,16 +7,22 @@ protocol lives here beyond the validity of keys. Own (private) and peer (public)
 import hashlib
 import hmac
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import nacl.bindings as sodium
-from cryptography.exceptions import InvalidTag
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import AlreadyFinalized, InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from nacl.exceptions import CryptoError
 
 from .errors import CryptoRefusal, Reason
@@ -30,6 +36,11 @@ ML_KEM_768_CIPHERTEXT_LENGTH: Final = 1088
 ML_KEM_768_SEED_LENGTH: Final = 64
 #: HPKE's `enc` for MLKEM768_X25519: the ML-KEM ciphertext, then the ephemeral X25519 key.
 SEALED_ENC_LENGTH: Final = ML_KEM_768_CIPHERTEXT_LENGTH + KEY_LENGTH
+#: A container (C2SP chunked encryption): salt (24) ‖ commitment (32), then chunks of 16 KiB, each with its tag.
+CONTAINER_HEADER_LENGTH: Final = 56
+CONTAINER_CHUNK: Final = 16 * 1024
+#: The scheme counts 2^38 chunks, the last of which is short.
+CONTAINER_LIMIT: Final = 2**38 * CONTAINER_CHUNK
 
 _SHA256: Final = SHA256()
 _ZERO_SALT: Final = bytes(32)
@@ -55,6 +66,8 @@ _ED25519_SMALL_ORDER: Final = frozenset(
     }
 )
 _WITHOUT_SIGN: Final = 2**255 - 1
+_CONTAINER_SALT: Final = 24
+_CONTAINER_INFO: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
 #: X-Wing (kem id 0x647a) with HKDF-SHA256 and AES-256-GCM.
 _SEALING_SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
@@ -74,9 +87,8 @@ def equal(left: bytes, right: bytes) -> bool:
     return hmac.compare_digest(left, right)
 
 
-def hmac_sha256(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA-256: 32 bytes. HKDF-Extract is HMAC (RFC 5869 §2.2), and the fastest way to it."""
-    return HKDF.extract(_SHA256, key, message)
+#: HMAC-SHA-256 of (key, message): 32 bytes. HKDF-Extract is HMAC (RFC 5869 §2.2), and the fastest way to it.
+hmac_sha256: Final[Callable[[bytes, bytes], bytes]] = partial(HKDF.extract, _SHA256)
 
 
 def hkdf_sha256(key_material: bytes, info: bytes, length: int, *, salt: bytes = _ZERO_SALT) -> bytes:
@@ -109,6 +121,46 @@ def decrypt(key: bytes, nonce: bytes, ciphertext: bytes, associated_data: bytes)
         return AESGCM(key).decrypt(nonce, ciphertext, associated_data)
     except (InvalidTag, ValueError):
         raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the ciphertext is not authentic") from None
+
+
+class AeadKey:
+    """An AES-256-GCM key of 32 bytes for nonces of 96 random bits; made ready when it is first used.
+
+    The caller bounds how much it encrypts: at most 2^21 small things under one key, so that two nonces meet with less
+    than 2^-55.
+    """
+
+    __slots__ = ("_aead", "key")
+
+    def __init__(self, key: bytes) -> None:
+        self.key: Final = key
+        self._aead: AESGCM | None = None
+
+    def encrypt(self, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+        """ciphertext ‖ tag (16)."""
+        aead = self._aead
+        if aead is None:
+            aead = self._aead = AESGCM(self.key)
+        return aead.encrypt(nonce, plaintext, associated_data)
+
+    def decrypt(self, nonce: bytes, ciphertext: bytes, associated_data: bytes) -> bytes:
+        """The inverse of `encrypt`. Raises CryptoRefusal (NOT_AUTHENTIC)."""
+        aead = self._aead
+        if aead is None:
+            aead = self._aead = AESGCM(self.key)
+        try:
+            return aead.decrypt(nonce, ciphertext, associated_data)
+        except (InvalidTag, ValueError):
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the ciphertext is not authentic") from None
+
+
+def block_prf(key: bytes) -> Callable[[bytes], bytes]:
+    """AES-256 on single blocks, as a pseudo-random function: 16 bytes for each block of 16, under a key of 32.
+
+    There is no nonce, and nothing is encrypted: whoever has the key computes the same. Up to 2^22 blocks under one key
+    are told from random ones with less than 2^-84 (the PRP/PRF switching lemma).
+    """
+    return Cipher(AES256(key), ECB()).encryptor().update  # noqa: S305 - ECB is AES on a block
 
 
 def wrap_key(key: bytes, secret: bytes, associated_data: bytes) -> bytes:
@@ -181,7 +233,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> None:
 class PeerExchangeKey:
     """A peer's X25519 public key, 32 bytes. Raises CryptoRefusal (BAD_KEY) unless canonical and of large order."""
 
-    __slots__ = ("key", "public")
+    __slots__ = ("public",)
 
     def __init__(self, public: bytes) -> None:
         coordinate = int.from_bytes(public, "little")
@@ -189,35 +241,54 @@ class PeerExchangeKey:
         if len(public) != KEY_LENGTH or coordinate >= _FIELD or coordinate in _X25519_SMALL_ORDER:
             raise CryptoRefusal(Reason.BAD_KEY, "an exchange key is not canonical or has small order")
         self.public: Final = public
-        self.key: Final = X25519PublicKey.from_public_bytes(public)
+
+    @property
+    def key(self) -> X25519PublicKey:
+        """The object of `cryptography`."""
+        return X25519PublicKey.from_public_bytes(self.public)
 
 
 class OwnExchangeKey:
-    """An own X25519 key pair. The key object is held: loading it costs as much as an exchange."""
+    """An own X25519 key pair.
 
-    __slots__ = ("key", "public", "secret")
+    A key that stays (an identity, a prekey) is held as an object of `cryptography`, the fastest at an exchange. One
+    that serves a turn is bytes, and libsodium's: making the object costs as much as the exchange.
+    """
+
+    __slots__ = ("_key", "public", "secret")
 
     def __init__(self, secret: bytes) -> None:
         check_secret(secret, KEY_LENGTH)
-        self._hold(X25519PrivateKey.from_private_bytes(secret))
+        self._key: X25519PrivateKey | None = X25519PrivateKey.from_private_bytes(secret)
+        self.secret = secret
+        self.public = self._key.public_key().public_bytes_raw()
 
     @classmethod
     def generate(cls) -> "OwnExchangeKey":
         """A new key pair."""
+        secret = random_bytes(KEY_LENGTH)
+        return cls.restore(secret, sodium.crypto_scalarmult_base(secret))
+
+    @classmethod
+    def restore(cls, secret: bytes, public: bytes) -> "OwnExchangeKey":
+        """A key pair that the device itself wrote down: the halves (32 each) are taken to belong together."""
+        check_secret(secret, KEY_LENGTH)
         pair = cls.__new__(cls)
-        pair._hold(X25519PrivateKey.generate())
+        pair._key, pair.secret, pair.public = None, secret, public
         return pair
 
-    def _hold(self, key: X25519PrivateKey) -> None:
-        self.key = key
-        self.secret = key.private_bytes_raw()
-        self.public = key.public_key().public_bytes_raw()
+    @property
+    def key(self) -> X25519PrivateKey:
+        """The object of `cryptography`."""
+        return self._key or X25519PrivateKey.from_private_bytes(self.secret)
 
     def exchange(self, peer: PeerExchangeKey) -> bytes:
         """The shared secret: 32 bytes. Raises CryptoRefusal (BAD_KEY) if it would be zero."""
         try:
-            return self.key.exchange(peer.key)
-        except ValueError:
+            if self._key is None:
+                return sodium.crypto_scalarmult(self.secret, peer.public)
+            return self._key.exchange(peer.key)
+        except (ValueError, CryptoError):
             raise CryptoRefusal(Reason.BAD_KEY, "an exchange key has small order") from None
 
 
@@ -300,6 +371,84 @@ class OwnSealingKey:
             return _SEALING_SUITE.decrypt(sealed, self.key, info)
         except (InvalidTag, ValueError):
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the sealed message is not authentic") from None
+
+
+class ContainerEncryptor:
+    """Encrypts one container (Cobblestone-256: C2SP chunked encryption with SHA-512 and AES-256-GCM).
+
+    The key is made here and the salt inside, both random and for this container alone; the nonces are a derived base
+    with the chunk's number in it. So no (key, nonce) pair comes twice, and nothing can encrypt under the key again.
+    """
+
+    __slots__ = ("_stream", "key")
+
+    def __init__(self, context: bytes) -> None:
+        self.key: Final = Cobblestone256Encryptor.generate_key()
+        self._stream: Final = Cobblestone256Encryptor(self.key, context)
+
+    def update_into(self, data: bytes | memoryview, buffer: bytearray) -> int:
+        """Write what is complete to `buffer`, which has len(data) + len(data) // 1024 + 16,456 bytes: how many."""
+        return self._stream.update_into(data, buffer)
+
+    def finish(self) -> bytes:
+        """The last chunk. Nothing is encrypted after it."""
+        return self._stream.finalize()
+
+
+class ContainerDecryptor:
+    """Decrypts one container of `ContainerEncryptor` with its key (32 bytes) and context."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, key: bytes, context: bytes) -> None:
+        check_secret(key, KEY_LENGTH)
+        self._stream: Final = Cobblestone256Decryptor(key, context)
+
+    def update_into(self, data: bytes | memoryview, buffer: bytearray) -> int:
+        """Write the chunks that are complete and authentic to `buffer`, of len(data) + 16,400 bytes: how many bytes.
+
+        Raises CryptoRefusal (NOT_AUTHENTIC), now and at every later call; `buffer` may then hold bytes that are not.
+        """
+        try:
+            return self._stream.update_into(data, buffer)
+        except (InvalidTag, AlreadyFinalized):
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the container is not authentic") from None
+
+    def finish(self) -> bytes:
+        """The last chunk. Raises CryptoRefusal (NOT_AUTHENTIC), also for a container that was cut short."""
+        try:
+            return self._stream.finalize()
+        except (InvalidTag, AlreadyFinalized):
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the container is not authentic") from None
+
+
+class ContainerChunks:
+    """Opens single chunks of a container, from its key (32 bytes), context and header (56 bytes).
+
+    The library reads containers from the start only; this is its key derivation by hand. It never encrypts, so it
+    cannot use a nonce twice. Raises CryptoRefusal: BAD_KEY for a key of another length, NOT_AUTHENTIC for a header that
+    was not made with this key and context.
+    """
+
+    __slots__ = ("_aead", "_base_nonce")
+
+    def __init__(self, key: bytes, context: bytes, header: bytes) -> None:
+        check_secret(key, KEY_LENGTH)
+        salt, commitment = header[:_CONTAINER_SALT], header[_CONTAINER_SALT:]
+        length = KEY_LENGTH + NONCE_LENGTH + CONTAINER_HEADER_LENGTH - _CONTAINER_SALT
+        derived = HKDFExpand(SHA512(), length, _CONTAINER_INFO + salt + context).derive(key)
+        if not equal(derived[KEY_LENGTH + NONCE_LENGTH :], commitment):
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the container is not authentic")
+        self._aead: Final = AESGCM(derived[:KEY_LENGTH])
+        self._base_nonce: Final = int.from_bytes(derived[KEY_LENGTH : KEY_LENGTH + NONCE_LENGTH], "big")
+
+    def open(self, number: int, chunk: bytes | memoryview) -> bytes:
+        """The plaintext of chunk `number`, counted from 0. Raises CryptoRefusal (NOT_AUTHENTIC)."""
+        nonce = (self._base_nonce ^ number).to_bytes(NONCE_LENGTH, "big")
+        try:
+            return self._aead.decrypt(nonce, chunk, None)
+        except (InvalidTag, ValueError):
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the container is not authentic") from None
 
 
 def check_secret(secret: bytes, length: int) -> None:

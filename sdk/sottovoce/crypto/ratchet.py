@@ -1,303 +1,487 @@
-"""The Double Ratchet with headers in clear: message kind 0x03. One `Ratchet` is one session's state.
+"""The Double Ratchet with encrypted headers and a sparse post-quantum ratchet. One `Ratchet` is one session's state.
 
-Here stands who steps when, the message's layout and what is refused. Nothing here chooses a session, keeps skipped
-keys or does I/O: the caller stores `pack()` and the skipped keys in one transaction. Spec: ratchet.
+Here stands who steps when and what is refused; the bytes of a message are `message`'s, the fragments `pq_ratchet`'s.
+Nothing here chooses a session, keeps the table of tags or skipped keys, or does I/O: the caller stores `pack()` and
+the skipped keys in one transaction. Spec: ratchet.
 """
 
 import struct
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from sottovoce_wire import padding
 from sottovoce_wire.errors import WireError
 
-from . import primitives
+from . import message as layout
+from . import pq_ratchet
 from .agreement import SessionKeys
-from .chain_key import MAX_CHAIN, MAX_SKIPPED, ReceivingChain, SendingChain
+from .chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
 from .errors import CryptoRefusal, Reason
+from .message import MAX_CHAIN, Expected, Route
 from .message_key import MessageKey
 from .primitives import OwnExchangeKey, PeerExchangeKey
+from .ratchet_state import (
+    LOOK_AHEAD_EPHEMERAL,
+    NothingReceived,
+    Receiving,
+    ReceivingHalf,
+    Sending,
+    SendingHalf,
+    StepDue,
+    Unanswered,
+    Whispers,
+    pack_receiving,
+    pack_sending,
+    unpack_receiving,
+    unpack_sending,
+)
 from .root_key import SessionRootKey
 
-KIND_RATCHET: Final = 0x03
 #: Steps that one message may walk its chains: 17 days of a message a minute that never came.
 MAX_STEPS: Final = 25_000
+#: Tags kept ready on a chain. Each message in its turn adds as many, from the second on, up to the second number.
+LOOK_AHEAD_SILENT: Final = 8
+LOOK_AHEAD_LIVE: Final = 32
 
-#: kind ‖ session id ‖ ratchet key ‖ PN: the same for every message of a chain.
-_CHAIN_HEAD: Final = struct.Struct(">B32s32sI")
-#: kind ‖ session id ‖ ratchet key ‖ PN ‖ n ‖ r
-_HEAD: Final = struct.Struct(">B32s32sII12s")
-_NUMBER: Final = struct.Struct(">I")
-_SHORTEST: Final = _HEAD.size + padding.SIZE_CLASSES[0] + primitives.TAG_LENGTH
+#: ratchet key ‖ PN, then n ‖ PQ epoch: the 44 bytes of a header.
+_CHAIN_HEAD: Final = struct.Struct(">32sI")
+_NUMBERS: Final = struct.Struct(">II")
+_HEADER: Final = struct.Struct(">32sIII")
 
-#: Asks the caller's store for a skipped message key (32) by ratchet key (32) and number; None if there is none.
-FindSkipped: TypeAlias = Callable[[bytes, int], bytes | None]
+# version ‖ session id ‖ root key ‖ epoch ‖ messages in it
+_STATE_VERSION: Final = 2
+_STATE: Final = struct.Struct(">B32s32sII")
+
+#: Asks the caller's store for a skipped message key by chain and number; None if there is none.
+FindSkipped: TypeAlias = "Callable[[int, int], SkippedKey | None]"
 #: Told of the steps that a message asks for, before they are walked; raises CryptoRefusal if they are too many.
 Spend: TypeAlias = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SkippedKey:
-    """The key (32) of message `number` under `ratchet_key` (32), which has not come yet. The store ages it out."""
+class SkippedKey(NamedTuple):
+    """The keys of message `number` of a chain, which has not come yet: message key and header key (32 each), and the
+    routing tag (8) that finds it. The store ages it out."""
 
-    ratchet_key: bytes
-    n: int
+    chain: int
+    number: int
+    tag: bytes
+    header_key: bytes
     key: bytes
 
+    def __repr__(self) -> str:
+        return f"SkippedKey(chain={self.chain}, number={self.number})"
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Decrypted:
-    """A message's body; the skipped keys to store, oldest first; and the skipped key to delete, if one opened it."""
+
+class Decrypted(NamedTuple):
+    """A message's body, and what opening it changed: the skipped keys to store, oldest first; the one to delete, if
+    one opened it; routing tags that are new, and those that announce nothing any more."""
 
     body: bytes
+    is_ephemeral: bool
     skipped: tuple[SkippedKey, ...]
-    used: tuple[bytes, int] | None
+    used: Expected | None
+    appeared: Sequence[tuple[bytes, Expected]]
+    vanished: Sequence[bytes]
+
+    def __repr__(self) -> str:
+        return "Decrypted(…)"
 
 
 class _Header(NamedTuple):
     ratchet_key: bytes
     previous_length: int
     number: int
-    nonce: bytes
+    epoch: int
 
 
-# The sending half is in one of three states. An empty chain is a state of its own, never a missing key.
+#: Which chain, its route, and the positions that were walked over.
+_Walked: TypeAlias = tuple[int, Route, Iterable[ReceivingChain]]
 
 
-class _Unanswered:
-    """The responder's start: its signed prekey is its ratchet key, and it has nothing to answer yet."""
-
-    __slots__ = ("own",)
-
-    def __init__(self, own: OwnExchangeKey) -> None:
-        self.own: Final = own
-
-
-class _StepDue:
-    """The next message begins a new chain towards the peer's ratchet key."""
-
-    __slots__ = ("peer", "previous_length")
-
-    def __init__(self, peer: PeerExchangeKey, previous_length: int) -> None:
-        self.peer: Final = peer
-        self.previous_length: Final = previous_length
-
-
-class _Sending:
-    """A chain under one's own ratchet key; sending a message moves it on."""
-
-    __slots__ = ("chain", "head", "own", "previous_length")
-
-    def __init__(self, own: OwnExchangeKey, previous_length: int, chain: SendingChain, head: bytes) -> None:
-        self.own: Final = own
-        self.previous_length: Final = previous_length
-        self.chain = chain
-        #: The message's bytes before its number.
-        self.head: Final = head
-
-
-class _NothingReceived:
-    """No message has been opened."""
-
-    __slots__ = ()
-
-
-class _Receiving:
-    """The peer's newest chain that was seen."""
-
-    __slots__ = ("chain", "peer")
-
-    def __init__(self, peer: PeerExchangeKey, chain: ReceivingChain) -> None:
-        self.peer: Final = peer
-        self.chain: Final = chain
-
-
-_SendingHalf: TypeAlias = _Unanswered | _StepDue | _Sending
-_ReceivingHalf: TypeAlias = _NothingReceived | _Receiving
-
-
-#: A ratchet key and positions of its chain that were walked over.
-_Passed: TypeAlias = tuple[bytes, Iterable[ReceivingChain]]
-
-
-class _Step(NamedTuple):
+class _Change(NamedTuple):
     """What a message does to the state if it proves authentic."""
 
     root: SessionRootKey
-    sending: _SendingHalf
-    receiving: _Receiving
-    message_key: MessageKey
-    passed: Iterable[_Passed]
-
-
-def message_session_id(message: bytes) -> bytes:
-    """The session id (32) that a message names. Raises CryptoRefusal (MALFORMED) for what is no ratchet message."""
-    if len(message) < _SHORTEST or message[0] != KIND_RATCHET:
-        raise CryptoRefusal(Reason.MALFORMED, "this is not a ratchet message")
-    return message[1:33]
+    epoch: int
+    next_receiving: Route
+    sending: SendingHalf
+    receiving: Receiving
+    walked: "tuple[_Walked, ...]"
+    agreement: pq_ratchet.State
 
 
 class Ratchet:
     """One side of a session. Its state changes only when a message is sent, or has proven authentic.
 
-    Not for two threads at once. Whoever cannot store the new state drops the object and unpacks the stored one.
+    Times are unix seconds. Not for two threads at once. Whoever cannot store the new state drops the object and
+    unpacks the stored one.
     """
 
-    __slots__ = ("_receiving", "_root", "_sending", "session_id")
+    __slots__ = (
+        "_agreement",
+        "_messages",
+        "_next_receiving",
+        "_next_sending",
+        "_receiving",
+        "_root",
+        "_sending",
+        "epoch",
+        "session_id",
+    )
 
     def __init__(
-        self, session_id: bytes, root: SessionRootKey, sending: _SendingHalf, receiving: _ReceivingHalf
+        self,
+        session_id: bytes,
+        root: SessionRootKey,
+        epoch: int,
+        messages: int,
+        routes: tuple[Route, Route],
+        sending: SendingHalf,
+        receiving: ReceivingHalf,
+        agreement: pq_ratchet.State,
     ) -> None:
         self.session_id: Final = session_id
         self._root = root
+        #: The post-quantum epoch that the newest chain names: 0 is the handshake's.
+        self.epoch = epoch
+        self._messages = messages  # sent and received in it
+        self._next_sending, self._next_receiving = routes
         self._sending = sending
         self._receiving = receiving
+        self._agreement = agreement
 
     @classmethod
-    def initiator(cls, keys: SessionKeys, peer_signed_prekey: bytes) -> "Ratchet":
+    def initiator(cls, keys: SessionKeys, peer_signed_prekey: bytes, now: int) -> "Ratchet":
         """The side that made the handshake. The peer's signed prekey (32) is its first ratchet key. Raises BAD_KEY."""
-        due = _StepDue(PeerExchangeKey(peer_signed_prekey), 0)
-        return cls(keys.session_id, SessionRootKey(keys.root_key), due, _NothingReceived())
+        due = StepDue(PeerExchangeKey(peer_signed_prekey), 0, None)
+        agreement = pq_ratchet.begin(now, is_initiator=True)
+        routes = Route(keys.header_key_a + keys.tag_key_a), Route(keys.header_key_b + keys.tag_key_b)
+        return cls(keys.session_id, SessionRootKey(keys.root_key), 0, 0, routes, due, NothingReceived(), agreement)
 
     @classmethod
-    def responder(cls, keys: SessionKeys, own_signed_prekey: OwnExchangeKey) -> "Ratchet":
+    def responder(cls, keys: SessionKeys, own_signed_prekey: OwnExchangeKey, now: int) -> "Ratchet":
         """The side that answered. It opens a message before it sends one."""
+        unanswered = Unanswered(own_signed_prekey)
+        agreement = pq_ratchet.begin(now, is_initiator=False)
+        routes = Route(keys.header_key_b + keys.tag_key_b), Route(keys.header_key_a + keys.tag_key_a)
         root = SessionRootKey(keys.root_key)
-        return cls(keys.session_id, root, _Unanswered(own_signed_prekey), _NothingReceived())
+        return cls(keys.session_id, root, 0, 0, routes, unanswered, NothingReceived(), agreement)
 
-    def encrypt(self, body: bytes) -> bytes:
-        """The message: 0x03 ‖ session id (32) ‖ ratchet key (32) ‖ PN (4) ‖ n (4) ‖ r (12) ‖ padded body ‖ tag (16).
+    # --- Sending -------------------------------------------------------------------------------------------------
+
+    def encrypt(self, body: bytes, now: int) -> bytes:
+        """The message, as `message.Route.seal` lays it out, with the body and a fragment padded together.
 
         Store `pack()` before the message leaves. Raises CryptoRefusal: NOTHING_RECEIVED, CHAIN_ENDED.
         """
-        root, sending = self._sending_chain()
-        chain = sending.chain
-        if chain.number >= MAX_CHAIN:
-            raise CryptoRefusal(Reason.CHAIN_ENDED, "the sending chain has ended; the peer has to answer first")
-        nonce = primitives.random_bytes(primitives.NONCE_LENGTH)
-        head = sending.head + _NUMBER.pack(chain.number) + nonce
-        ciphertext = chain.message_key().encrypt(nonce, padding.pad(body), self.session_id + head)
-        sending.chain = chain.after()
-        self._root, self._sending = root, sending
-        return head + ciphertext
-
-    def _sending_chain(self) -> tuple[SessionRootKey, _Sending]:
-        """The root key and the chain to send on; here the sending half step is made, when it is due."""
         sending = self._sending
-        if isinstance(sending, _Sending):
-            return self._root, sending
-        if isinstance(sending, _Unanswered):
-            raise CryptoRefusal(Reason.NOTHING_RECEIVED, "the responder opens a message before it sends one")
-        own = OwnExchangeKey.generate()
-        root, chain = self._root.start_sending(own, sending.peer)
-        head = _chain_head(self.session_id, own, sending.previous_length)
-        return root, _Sending(own, sending.previous_length, chain, head)
+        if not isinstance(sending, Sending):
+            sending = self._start_chain(sending, now)
+        chain, line = sending.chain, sending.whispers
+        if chain.number >= MAX_CHAIN:
+            raise CryptoRefusal(Reason.CHAIN_ENDED, "the chain has as many messages as it may: start a new session")
+        size = padding.padded_length(len(body) + 1)
+        room = size - len(body) - 2
+        field, self._agreement = pq_ratchet.give(self._agreement, self.epoch, self._messages, room, now)
+        padded = padding.pad_to(field + body, size) if len(field) + len(body) < size else padding.pad(field + body)
+        header = line.head + _NUMBERS.pack(chain.number, line.epoch)
+        sending.chain = chain.after()
+        self._messages += 1
+        return line.route.seal(line.route.tag(chain.number), header, chain.message_key(), self.session_id, padded)
 
-    def decrypt(self, message: bytes, find_skipped: FindSkipped, spend: Spend) -> Decrypted:
-        """Open a message. Store `pack()`, the skipped keys and the deletion in one transaction.
+    def encrypt_ephemeral(self, body: bytes) -> tuple[bytes, bool]:
+        """An ephemeral message on the newest chain of one's own, and whether `pack()` must be stored before it leaves:
+        once every eight. It is lost where nobody listens, and what follows does not miss it.
+
+        Raises CryptoRefusal: NOTHING_SENT, CHAIN_ENDED.
+        """
+        sending = self._sending
+        line = None if isinstance(sending, Unanswered) else sending.whispers
+        if line is None:
+            raise CryptoRefusal(Reason.NOTHING_SENT, "an ephemeral message follows one that is not")
+        chain = line.chain
+        if chain.number >= MAX_CHAIN:
+            raise CryptoRefusal(Reason.CHAIN_ENDED, "the chain has as many messages as it may: start a new session")
+        must_store = chain.number >= line.reserve.number
+        if must_store:
+            for _ in range(LOOK_AHEAD_EPHEMERAL):
+                line.reserve = line.reserve.after()
+        line.chain = chain.after()
+        header = line.head + _NUMBERS.pack(chain.number, line.epoch)
+        tag = line.route.tag(chain.number, is_ephemeral=True)
+        padded = padding.pad(pq_ratchet.NO_FRAGMENT + body)
+        return line.route.seal(tag, header, chain.message_key(), self.session_id, padded), must_store
+
+    def _start_chain(self, sending: Unanswered | StepDue, now: int) -> Sending:
+        """The sending half step. It waits for something to send; a post-quantum secret that is due is mixed in."""
+        if isinstance(sending, Unanswered):
+            raise CryptoRefusal(Reason.NOTHING_RECEIVED, "a responder opens a message before it sends one")
+        own = OwnExchangeKey.generate()
+        secret, epoch, agreement = b"", self.epoch, self._agreement
+        if isinstance(agreement, pq_ratchet.Due):
+            secret, epoch, self._messages = agreement.secret, epoch + 1, 0
+            agreement = pq_ratchet.begin(now, is_initiator=True)
+        step = self._root.step(own.exchange(sending.peer), secret, epoch)
+        head = _CHAIN_HEAD.pack(own.public, sending.previous_length)
+        whispers = Whispers(self._next_sending, head, epoch, SendingChain(step.ephemeral_key, 0))
+        started = Sending(own, SendingChain(step.chain_key, 0), whispers)
+        self._root, self.epoch, self._agreement = step.root, epoch, agreement
+        self._next_sending, self._sending = step.next_route, started
+        return started
+
+    # --- Receiving -----------------------------------------------------------------------------------------------
+
+    def expected(self) -> tuple[tuple[bytes, Expected], ...]:
+        """The routing tags that announce a message of this session, without those of skipped keys."""
+        receiving = self._receiving
+        silent = self._next_receiving.announce(self._seen + 1, 0, LOOK_AHEAD_SILENT)
+        return (*silent, *receiving.window()) if isinstance(receiving, Receiving) else tuple(silent)
+
+    def recognise(self, message: bytes) -> Expected | None:
+        """What a message is whose tag nobody expects, if its header opens: it lies beyond what was looked ahead for."""
+        receiving = self._receiving
+        found = _try_header(self._next_receiving, self._seen + 1, message)
+        if found is None and isinstance(receiving, Receiving):
+            found = _try_header(receiving.route, receiving.nth, message)
+        return found
+
+    def decrypt(
+        self, message: bytes, expected: Expected, find_skipped: FindSkipped, spend: Spend, now: int
+    ) -> Decrypted:
+        """Open the message that `expected` announces. Store `pack()`, the skipped keys and the deletion in one
+        transaction, then change the table of tags.
 
         `spend(steps)` is called before a walk along a chain, and may refuse it: forged numbers cost a walk each.
-
-        Raises CryptoRefusal and leaves the state as it was: MALFORMED, NOT_AUTHENTIC, ALREADY_USED, TOO_FAR_AHEAD,
-        CHAIN_ENDED, BAD_KEY.
+        Raises CryptoRefusal and leaves the state as it was: MALFORMED, NOT_AUTHENTIC, ALREADY_USED, CLONE_SUSPECTED,
+        TOO_FAR_AHEAD, CHAIN_ENDED, WRONG_EPOCH, BAD_KEY.
         """
-        header = self._parse(message)
-        known = self._receiving
-        current = isinstance(known, _Receiving) and known.peer.public == header.ratchet_key
-        if isinstance(known, _Receiving) and current and header.number >= known.chain.number:
-            return self._commit(self._advance(known, header, spend), header, message)
-        key = find_skipped(header.ratchet_key, header.number)
-        if key is not None:
-            body = self._open(MessageKey(key), header, message)
-            return Decrypted(body, (), (header.ratchet_key, header.number))
-        if current:
-            raise CryptoRefusal(Reason.ALREADY_USED, "the message's key is used up")
-        return self._commit(self._turn(header, spend), header, message)
-
-    def _parse(self, message: bytes) -> _Header:
-        if not primitives.equal(message_session_id(message), self.session_id):
-            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is of another session")
-        _, _, ratchet_key, previous_length, number, nonce = _HEAD.unpack_from(message)
-        if number >= MAX_CHAIN or previous_length > MAX_CHAIN:
+        tag, (nth, number, is_ephemeral) = layout.routing_tag(message), expected
+        if number >= MAX_CHAIN:
             raise CryptoRefusal(Reason.CHAIN_ENDED, "the message's number is beyond the end of a chain")
-        return _Header(ratchet_key, previous_length, number, nonce)
+        receiving = self._receiving
+        if isinstance(receiving, Receiving) and nth == receiving.nth:
+            header = receiving.route.open_header(message)
+            if header != receiving.head + _NUMBERS.pack(number, receiving.epoch):
+                raise _not_of_this_chain(receiving, header)
+            if is_ephemeral:
+                return self._whisper(receiving, message, expected, now)
+            if number == receiving.chain.number:
+                return self._next(receiving, message, tag, now)
+            if number > receiving.chain.number:
+                return self._commit(self._advance(receiving, expected, spend), message, now)
+        elif nth == self._seen + 1 and not is_ephemeral:
+            return self._commit(self._turn(message, expected, spend), message, now)
+        return self._late(message, expected, find_skipped, now)
 
-    def _advance(self, known: _Receiving, header: _Header, spend: Spend) -> _Step:
+    def _next(self, receiving: Receiving, message: bytes, tag: bytes, now: int) -> Decrypted:
+        """The ordinary case, made short: the message that comes next on the chain we know."""
+        at, first = receiving.chain, receiving.ahead
+        body, self._agreement = self._open(message, at.message_key(), self._agreement, self.epoch, now)
+        receiving.chain = after = at.after()
+        receiving.ahead = end = min(first + LOOK_AHEAD_SILENT, after.number + LOOK_AHEAD_LIVE, MAX_CHAIN)
+        self._messages += 1
+        route, nth = receiving.route, receiving.nth
+        appeared = ((route.tag(first), Expected(nth, first)),) if end == first + 1 else route.announce(nth, first, end)
+        return Decrypted(body, False, (), None, appeared, (tag,))
+
+    def _advance(self, receiving: Receiving, expected: Expected, spend: Spend) -> _Change:
         """Further on the chain we know."""
-        _check_steps(header.number - known.chain.number, spend)
-        chain, passed = known.chain.walk(header.number)
-        receiving = _Receiving(known.peer, chain.after())
-        return _Step(self._root, self._sending, receiving, chain.message_key(), [(header.ratchet_key, passed)])
-
-    def _turn(self, header: _Header, spend: Spend) -> _Step:
-        """The receiving half step: a new chain of the peer's, which answers our newest ratchet key."""
-        sending = self._sending
-        if isinstance(sending, _StepDue):
-            # The peer begins a chain only in answer to a ratchet key of ours, and it has seen none since its last.
-            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is of no chain that the peer could have begun")
-        _check_steps(self._missing_before(header) + header.number, spend)
-        peer = PeerExchangeKey(header.ratchet_key)
-        root, first = self._root.start_receiving(sending.own, peer)
-        chain, passed = first.walk(header.number)
-        due = _StepDue(peer, sending.chain.number if isinstance(sending, _Sending) else 0)
-        receiving = _Receiving(peer, chain.after())
-        return _Step(
-            root, due, receiving, chain.message_key(), [*self._end_chain(header), (header.ratchet_key, passed)]
+        _check_steps(expected.number - receiving.chain.number, spend)
+        chain, passed = receiving.chain.walk(expected.number)
+        walked = ((receiving.nth, receiving.route, passed),) if passed else ()
+        return _Change(
+            self._root,
+            self.epoch,
+            self._next_receiving,
+            self._sending,
+            _moved(receiving, chain, receiving.ahead),
+            walked,
+            self._agreement,
         )
 
-    def _missing_before(self, header: _Header) -> int:
-        """How many messages are still to come of the chain that ends with PN messages."""
-        known = self._receiving
-        number = known.chain.number if isinstance(known, _Receiving) else 0
-        missing = header.previous_length - number
-        if missing < 0 or (missing and isinstance(known, _NothingReceived)):
-            raise CryptoRefusal(Reason.MALFORMED, "the length of the chain before is not possible")
-        return missing
+    def _turn(self, message: bytes, expected: Expected, spend: Spend) -> _Change:
+        """The receiving half step: a new chain of the peer's, which answers our newest ratchet key."""
+        route, sending, known = self._next_receiving, self._sending, self._receiving
+        header = _open_header(route, message, expected)
+        if isinstance(sending, StepDue):
+            # The peer begins a chain only in answer to a ratchet key of ours, and it has seen none since its last.
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is of no chain that the peer could have begun")
+        secret = self._secret_of(header.epoch)
+        _check_steps(_missing(known, header) + header.number, spend)
+        peer = PeerExchangeKey(header.ratchet_key)
+        step = self._root.step(sending.own.exchange(peer), secret, header.epoch)
+        chain, passed = ReceivingChain(step.chain_key, 0).walk(header.number)
+        whispers = sending.whispers if isinstance(sending, Sending) else None
+        due = StepDue(peer, sending.chain.number if isinstance(sending, Sending) else 0, whispers)
+        receiving = Receiving(
+            expected.chain,
+            _CHAIN_HEAD.pack(header.ratchet_key, header.previous_length),
+            header.epoch,
+            route,
+            chain,
+            LOOK_AHEAD_SILENT,
+            ReceivingChain(step.ephemeral_key, 0),
+        )
+        ended = _end(known, header)
+        agreement = pq_ratchet.begin(0, is_initiator=False) if secret else self._agreement
+        walked = (*ended, (expected.chain, route, passed)) if passed else ended
+        return _Change(step.root, header.epoch, step.next_route, due, receiving, walked, agreement)
 
-    def _end_chain(self, header: _Header) -> list[_Passed]:
-        """The positions of the messages that are still to come of the chain before."""
-        known = self._receiving
-        if isinstance(known, _NothingReceived):
-            return []
-        _, passed = known.chain.walk(header.previous_length)
-        return [(known.peer.public, passed)]
+    def _secret_of(self, epoch: int) -> bytes:
+        """The post-quantum secret that a new chain of the peer's mixes in: none in the epoch that we are in."""
+        if epoch == self.epoch:
+            return b""
+        if epoch == self.epoch + 1 and isinstance(self._agreement, pq_ratchet.Answering):
+            return self._agreement.secret
+        raise CryptoRefusal(Reason.WRONG_EPOCH, "the message names a post-quantum epoch that is not agreed")
 
-    def _commit(self, step: _Step, header: _Header, message: bytes) -> Decrypted:
-        body = self._open(step.message_key, header, message)
-        self._root, self._sending, self._receiving = step.root, step.sending, step.receiving
-        return Decrypted(body, _skipped_keys(step.passed), None)
+    def _commit(self, change: _Change, message: bytes, now: int) -> Decrypted:
+        at = change.receiving.chain
+        body, agreement = self._open(message, at.message_key(), change.agreement, change.epoch, now)
+        after = at.after()
+        ahead = max(change.receiving.ahead, after.number + LOOK_AHEAD_SILENT)
+        receiving = _moved(change.receiving, after, ahead)
+        skipped = _skipped_keys(change.walked) if change.walked else ()
+        appeared = self._appeared(change, receiving, skipped)
+        vanished = self._vanished(change, message, skipped)
+        self._root, self.epoch, self._next_receiving = change.root, change.epoch, change.next_receiving
+        self._sending, self._receiving, self._agreement = change.sending, receiving, agreement
+        self._messages += 1
+        return Decrypted(body, False, skipped, None, appeared, vanished)
 
-    def _open(self, key: MessageKey, header: _Header, message: bytes) -> bytes:
-        associated_data = self.session_id + message[: _HEAD.size]
-        padded = key.decrypt(header.nonce, message[_HEAD.size :], associated_data)
+    def _late(self, message: bytes, expected: Expected, find_skipped: FindSkipped, now: int) -> Decrypted:
+        """A message that others have overtaken: its key was kept."""
+        kept = None if expected.is_ephemeral else find_skipped(expected.chain, expected.number)
+        if kept is None:
+            is_good = self._seen == expected.chain and not expected.is_ephemeral  # its header has been opened
+            reason = Reason.CLONE_SUSPECTED if is_good else Reason.ALREADY_USED
+            raise CryptoRefusal(reason, "the message's key is used up")
+        if self._seen != expected.chain:  # otherwise its header was opened with the chain's own key
+            _open_header(Route(kept.header_key + bytes(32)), message, expected)
+        body, self._agreement = self._open(message, MessageKey(kept.key), self._agreement, self.epoch, now)
+        self._messages += 1
+        return Decrypted(body, False, (), expected, (), (layout.routing_tag(message),))
+
+    def _whisper(self, receiving: Receiving, message: bytes, expected: Expected, now: int) -> Decrypted:
+        """An ephemeral message: those before it that have not come are given up."""
+        steps = expected.number - receiving.whispers.number
+        if not 0 <= steps < LOOK_AHEAD_EPHEMERAL:
+            reason = Reason.ALREADY_USED if steps < 0 else Reason.TOO_FAR_AHEAD
+            raise CryptoRefusal(reason, "the ephemeral message lies outside the window")
+        at, _ = receiving.whispers.walk(expected.number)
+        body, _ = self._open(message, at.message_key(), self._agreement, self.epoch, now)
+        first, receiving.whispers = receiving.whispers.number, at.after()
+        nth, after = receiving.nth, receiving.whispers.number
+        gone = receiving.route.tags(first, after, is_ephemeral=True)
+        first, end = first + LOOK_AHEAD_EPHEMERAL, after + LOOK_AHEAD_EPHEMERAL
+        appeared = receiving.route.announce(nth, first, end, is_ephemeral=True)
+        return Decrypted(body, True, (), None, appeared, gone)
+
+    def _open(
+        self, message: bytes, key: MessageKey, agreement: pq_ratchet.State, epoch: int, now: int
+    ) -> tuple[bytes, pq_ratchet.State]:
+        """The body, and the post-quantum part after the fragment beside it."""
+        padded = layout.open_body(message, key, self.session_id)
         try:
-            return padding.unpad(padded)
+            content = padding.unpad(padded)
         except WireError as error:
             raise CryptoRefusal(Reason.MALFORMED, error.detail) from None
+        fragment, body = pq_ratchet.split(content)
+        return body, agreement if fragment is None else pq_ratchet.take(agreement, epoch, fragment, now)
+
+    @property
+    def _seen(self) -> int:
+        """How many of the peer's chains were seen."""
+        return self._receiving.nth if isinstance(self._receiving, Receiving) else 0
+
+    # --- The table of tags ---------------------------------------------------------------------------------------
+
+    def _appeared(
+        self, change: _Change, after: Receiving, skipped: Sequence[SkippedKey]
+    ) -> Sequence[tuple[bytes, Expected]]:
+        """A refill begins where the window ended, or it would announce what was skipped a second time."""
+        known = self._receiving
+        ends = {known.nth: known.ahead} if isinstance(known, Receiving) else {}  # of the tags that are known
+        first = max(ends.get(after.nth, LOOK_AHEAD_SILENT), after.chain.number)
+        appeared = after.route.announce(after.nth, first, after.ahead)
+        for key in skipped:
+            if key.number >= ends.get(key.chain, LOOK_AHEAD_SILENT):
+                appeared.append((key.tag, Expected(key.chain, key.number)))
+        if after.nth not in ends:
+            appeared += after.ephemeral_window()
+            appeared += change.next_receiving.announce(after.nth + 1, 0, LOOK_AHEAD_SILENT)
+        return appeared
+
+    def _vanished(self, change: _Change, message: bytes, skipped: Sequence[SkippedKey]) -> Sequence[bytes]:
+        known, after = self._receiving, change.receiving
+        if isinstance(known, Receiving) and known.nth == after.nth:
+            gone = known.route.tags(known.chain.number, min(known.ahead, after.chain.number))
+        else:
+            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number))
+            gone += known.tags() if isinstance(known, Receiving) else ()
+        kept = {key.tag for key in skipped}
+        return [layout.routing_tag(message), *[tag for tag in gone if tag not in kept]]
+
+    # --- The stored form -----------------------------------------------------------------------------------------
 
     def pack(self) -> bytes:
-        """The state, 99 to 207 bytes, for the encrypted store: version (1) ‖ session id ‖ root key ‖ sending half ‖
-        receiving half, each with one byte that says which state it is in."""
-        head = _STATE.pack(_STATE_VERSION, self.session_id, self._root.key)
-        return head + _pack_sending(self._sending) + _pack_receiving(self._receiving)
+        """The state for the encrypted store: version (1) ‖ session id ‖ root key ‖ epoch ‖ routes of both next chains ‖
+        sending half ‖ receiving half, each with one byte that says which state it is in ‖ the post-quantum part."""
+        start = _STATE.pack(_STATE_VERSION, self.session_id, self._root.key, self.epoch, self._messages)
+        routes = self._next_sending.keys + self._next_receiving.keys
+        halves = pack_sending(self._sending) + pack_receiving(self._receiving)
+        return start + routes + halves + pq_ratchet.pack(self._agreement)
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Ratchet":
         """Strict inverse of `pack`. Raises CryptoRefusal (BAD_RECORD, BAD_KEY)."""
         try:
-            version, session_id, root = _STATE.unpack_from(packed)
-            sending, at = _unpack_sending(session_id, packed, _STATE.size)
-            receiving, end = _unpack_receiving(packed, at)
+            version, session_id, root, epoch, messages = _STATE.unpack_from(packed)
+            if version != _STATE_VERSION:
+                raise CryptoRefusal(Reason.BAD_RECORD, "the packed session has another version")
+            at = _STATE.size + 2 * Route.LENGTH
+            routes = _routes(packed[_STATE.size : at])
+            sending, at = unpack_sending(packed, at)
+            receiving, at = unpack_receiving(packed, at)
+            agreement = pq_ratchet.unpack(packed[at:])
         except struct.error:
-            raise CryptoRefusal(Reason.BAD_RECORD, "the packed session is too short") from None
-        if version != _STATE_VERSION or end != len(packed):
-            raise CryptoRefusal(Reason.BAD_RECORD, "the packed session has another version, or bytes follow it")
-        return cls(session_id, SessionRootKey(root), sending, receiving)
+            raise CryptoRefusal(Reason.BAD_RECORD, "the packed session has the wrong length") from None
+        return cls(session_id, SessionRootKey(root), epoch, messages, routes, sending, receiving, agreement)
 
 
-def _chain_head(session_id: bytes, own: OwnExchangeKey, previous_length: int) -> bytes:
-    return _CHAIN_HEAD.pack(KIND_RATCHET, session_id, own.public, previous_length)
+def _moved(receiving: Receiving, chain: ReceivingChain, ahead: int) -> Receiving:
+    known = receiving
+    return Receiving(known.nth, known.head, known.epoch, known.route, chain, ahead, known.whispers)
+
+
+def _try_header(route: Route, chain: int, message: bytes) -> Expected | None:
+    try:
+        header = _Header(*_HEADER.unpack(route.open_header(message)))
+    except CryptoRefusal:
+        return None
+    tag = layout.routing_tag(message)
+    if header.number < MAX_CHAIN and tag == route.tag(header.number):
+        return Expected(chain, header.number)
+    if tag == route.tag(header.number, is_ephemeral=True):
+        return Expected(chain, header.number, True)
+    return None
+
+
+def _open_header(route: Route, message: bytes, expected: Expected) -> _Header:
+    header = _Header(*_HEADER.unpack(route.open_header(message)))
+    if header.number != expected.number:
+        raise CryptoRefusal(Reason.MALFORMED, "the header has another number than the tag")
+    if header.previous_length > MAX_CHAIN:
+        raise CryptoRefusal(Reason.CHAIN_ENDED, "the message's number is beyond the end of a chain")
+    return header
+
+
+def _not_of_this_chain(receiving: Receiving, header: bytes) -> CryptoRefusal:
+    """Under the keys of one chain the peer writes one ratchet key, one PN and one epoch, unless it has two states."""
+    number = _HEADER.unpack(header)[2]
+    if header != receiving.head + _NUMBERS.pack(number, receiving.epoch):
+        return CryptoRefusal(Reason.CLONE_SUSPECTED, "the header is of another chain under the same keys")
+    return CryptoRefusal(Reason.MALFORMED, "the header has another number than the tag")
 
 
 def _check_steps(steps: int, spend: Spend) -> None:
@@ -306,60 +490,33 @@ def _check_steps(steps: int, spend: Spend) -> None:
     spend(steps)
 
 
-def _skipped_keys(passed: Iterable[_Passed]) -> tuple[SkippedKey, ...]:
-    """The message keys of the newest MAX_SKIPPED positions walked over."""
-    positions = [(ratchet_key, chain) for ratchet_key, chains in passed for chain in chains]
-    return tuple(SkippedKey(key, chain.number, chain.message_key().key) for key, chain in positions[-MAX_SKIPPED:])
+def _missing(known: ReceivingHalf, header: _Header) -> int:
+    """How many messages are still to come of the chain that ends with PN messages."""
+    number = known.chain.number if isinstance(known, Receiving) else 0
+    missing = header.previous_length - number
+    if missing < 0 or (missing and isinstance(known, NothingReceived)):
+        raise CryptoRefusal(Reason.MALFORMED, "the length of the chain before is not possible")
+    return missing
 
 
-# The packed state: every half begins with the byte of its state.
-_STATE_VERSION: Final = 1
-_STATE: Final = struct.Struct(">B32s32s")
-_PACKED_UNANSWERED: Final = struct.Struct(">B32s")
-_PACKED_STEP_DUE: Final = struct.Struct(">B32sI")
-_PACKED_SENDING: Final = struct.Struct(">B32sI32sI")
-_PACKED_NOTHING: Final = struct.Struct(">B")
-_PACKED_RECEIVING: Final = struct.Struct(">B32s32sI")
-_UNANSWERED, _STEP_DUE, _SENDING = 1, 2, 3
-_NOTHING_RECEIVED, _RECEIVING = 1, 2
+def _end(known: ReceivingHalf, header: _Header) -> tuple[_Walked, ...]:
+    """The positions of the messages that are still to come of the chain before."""
+    if isinstance(known, NothingReceived):
+        return ()
+    _, passed = known.chain.walk(header.previous_length)
+    return ((known.nth, known.route, passed),) if passed else ()
 
 
-def _pack_sending(half: _SendingHalf) -> bytes:
-    if isinstance(half, _Sending):
-        chain = half.chain
-        return _PACKED_SENDING.pack(_SENDING, half.own.secret, half.previous_length, chain.key, chain.number)
-    if isinstance(half, _StepDue):
-        return _PACKED_STEP_DUE.pack(_STEP_DUE, half.peer.public, half.previous_length)
-    return _PACKED_UNANSWERED.pack(_UNANSWERED, half.own.secret)
+def _skipped_keys(walked: Iterable[_Walked]) -> tuple[SkippedKey, ...]:
+    """The keys of the newest MAX_SKIPPED positions walked over."""
+    positions = [(chain, route, at) for chain, route, passed in walked for at in passed]
+    return tuple(
+        SkippedKey(chain, at.number, route.tag(at.number), route.header_key.key, at.message_key().key)
+        for chain, route, at in positions[-MAX_SKIPPED:]
+    )
 
 
-def _pack_receiving(half: _ReceivingHalf) -> bytes:
-    if isinstance(half, _Receiving):
-        return _PACKED_RECEIVING.pack(_RECEIVING, half.peer.public, half.chain.key, half.chain.number)
-    return _PACKED_NOTHING.pack(_NOTHING_RECEIVED)
-
-
-def _unpack_sending(session_id: bytes, packed: bytes, at: int) -> tuple[_SendingHalf, int]:
-    (state,) = _PACKED_NOTHING.unpack_from(packed, at)
-    if state == _SENDING:
-        _, secret, previous_length, key, number = _PACKED_SENDING.unpack_from(packed, at)
-        own = OwnExchangeKey(secret)
-        head = _chain_head(session_id, own, previous_length)
-        return _Sending(own, previous_length, SendingChain(key, number), head), at + _PACKED_SENDING.size
-    if state == _STEP_DUE:
-        _, public, previous_length = _PACKED_STEP_DUE.unpack_from(packed, at)
-        return _StepDue(PeerExchangeKey(public), previous_length), at + _PACKED_STEP_DUE.size
-    if state == _UNANSWERED:
-        _, secret = _PACKED_UNANSWERED.unpack_from(packed, at)
-        return _Unanswered(OwnExchangeKey(secret)), at + _PACKED_UNANSWERED.size
-    raise CryptoRefusal(Reason.BAD_RECORD, "the packed session's sending half is in no known state")
-
-
-def _unpack_receiving(packed: bytes, at: int) -> tuple[_ReceivingHalf, int]:
-    (state,) = _PACKED_NOTHING.unpack_from(packed, at)
-    if state == _NOTHING_RECEIVED:
-        return _NothingReceived(), at + _PACKED_NOTHING.size
-    if state == _RECEIVING:
-        _, public, key, number = _PACKED_RECEIVING.unpack_from(packed, at)
-        return _Receiving(PeerExchangeKey(public), ReceivingChain(key, number)), at + _PACKED_RECEIVING.size
-    raise CryptoRefusal(Reason.BAD_RECORD, "the packed session's receiving half is in no known state")
+def _routes(packed: bytes) -> tuple[Route, Route]:
+    if len(packed) != 2 * Route.LENGTH:
+        raise CryptoRefusal(Reason.BAD_RECORD, "the packed session is too short")
+    return Route(packed[: Route.LENGTH]), Route(packed[Route.LENGTH :])

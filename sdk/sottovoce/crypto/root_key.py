@@ -1,21 +1,32 @@
-"""The root key of a session: one Diffie-Hellman secret goes in, the next root key and a new chain come out.
+"""The root key of a session: one Diffie-Hellman secret goes in, and now and then a post-quantum one; the next root key
+and all keys of a new chain come out.
 
 Here stands the root step alone. Who steps when is `ratchet`'s business. Spec: ratchet.
 """
 
-import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from sottovoce_wire import labels
 
 from . import primitives
-from .chain_key import ReceivingChain, SendingChain
-from .primitives import OwnExchangeKey, PeerExchangeKey
+from .message import Route
+from .primitives import KEY_LENGTH
 
-#: RK' ‖ CK ‖ NHK ‖ NTK ‖ ECK. Header, tag and ephemeral chain keys are part of the derivation, so that the chain keys
-#: stay what they are when headers are encrypted.
-_OUTPUT: Final = struct.Struct(">32s32s96x")
-_EPOCH: Final = (0).to_bytes(4, "big")
+#: RK' ‖ CK ‖ NHK ‖ NTK ‖ ECK
+_OUTPUT: Final = 5 * KEY_LENGTH
+
+
+class Step(NamedTuple):
+    """What a root step yields, besides the next root key: the new chain's key (32) and ephemeral chain key (32), and
+    the route of the chain *after* it in the same direction."""
+
+    root: "SessionRootKey"
+    chain_key: bytes
+    next_route: Route
+    ephemeral_key: bytes
+
+    def __repr__(self) -> str:
+        return "Step(…)"
 
 
 class SessionRootKey:
@@ -26,18 +37,9 @@ class SessionRootKey:
     def __init__(self, key: bytes) -> None:
         self.key: Final = key
 
-    def start_sending(self, own: OwnExchangeKey, peer: PeerExchangeKey) -> tuple["SessionRootKey", SendingChain]:
-        """The next root key, and the chain that begins with one's own new ratchet key `own`."""
-        root, chain_key = self._step(own, peer)
-        return SessionRootKey(root), SendingChain(chain_key, 0)
-
-    def start_receiving(self, own: OwnExchangeKey, peer: PeerExchangeKey) -> tuple["SessionRootKey", ReceivingChain]:
-        """The next root key, and the chain that begins with the peer's new ratchet key `peer`."""
-        root, chain_key = self._step(own, peer)
-        return SessionRootKey(root), ReceivingChain(chain_key, 0)
-
-    def _step(self, own: OwnExchangeKey, peer: PeerExchangeKey) -> tuple[bytes, bytes]:
-        info = labels.RATCHET_ROOT + _EPOCH
-        output = primitives.hkdf_sha256(own.exchange(peer), info, _OUTPUT.size, salt=self.key)
-        root, chain_key = _OUTPUT.unpack(output)
-        return root, chain_key
+    def step(self, shared: bytes, post_quantum: bytes, epoch: int) -> Step:
+        """The root step: `shared` is the Diffie-Hellman secret (32), `post_quantum` the secret of an epoch that begins
+        here (32) or empty, `epoch` the u32 that the headers of the new chain name."""
+        info = labels.RATCHET_ROOT + epoch.to_bytes(4, "big")
+        output = primitives.hkdf_sha256(shared + post_quantum, info, _OUTPUT, salt=self.key)
+        return Step(SessionRootKey(output[:32]), output[32:64], Route(output[64:128]), output[128:])

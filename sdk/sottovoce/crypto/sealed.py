@@ -22,7 +22,7 @@ KIND_SEALED: Final = 0x02
 #: The content is padded to at least this, so that its length does not tell how many devices the sender has.
 MINIMUM_CONTENT: Final = 4096
 _HEAD: Final = 2
-_SHORTEST: Final = _HEAD + primitives.SEALED_ENC_LENGTH + primitives.TAG_LENGTH
+_AROUND: Final = _HEAD + primitives.SEALED_ENC_LENGTH + primitives.TAG_LENGTH
 
 
 def _info(account_id: AccountId, device_id: DeviceId, record_hash: bytes) -> bytes:
@@ -37,8 +37,10 @@ def seal(peer: PeerPrekeys, content: bytes) -> bytes:
 
 
 def sealed_record_id(envelope: bytes) -> int:
-    """The prekey record's id mod 256. Raises CryptoRefusal (MALFORMED) for what is not a sealed envelope."""
-    if len(envelope) < _SHORTEST or envelope[0] != KIND_SEALED:
+    """The prekey record's id mod 256. Raises CryptoRefusal (MALFORMED) for what is not a sealed envelope, or has a
+    length that no padding gives: the key agreement behind it costs a hundred times as much."""
+    padded = len(envelope) - _AROUND
+    if envelope[:1] != bytes([KIND_SEALED]) or padding.padded_length(padded - 1, minimum=MINIMUM_CONTENT) != padded:
         raise CryptoRefusal(Reason.MALFORMED, "this is not a sealed message")
     return envelope[1]
 

@@ -40,7 +40,11 @@ class Text(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
         return "Text(…)"
 
 
-Content: TypeAlias = Text
+class Acknowledgement(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=2):
+    """Nothing but a sign of life on a session: an answer where the person gives none, or a new handshake's message."""
+
+
+Content: TypeAlias = Text | Acknowledgement
 
 
 class Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):

@@ -1,4 +1,5 @@
 """Sessions as they send: when a handshake makes one, which one sends, and the fan-out to a recipient's devices.
+A session that was replaced receives for a while, and never sends again.
 
 Every function works on a `State` within the caller's transaction. Spec: sessions.
 """
@@ -6,18 +7,21 @@ Every function works on a `State` within the caller's transaction. Spec: session
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sottovoce_wire import records
+from sottovoce_wire import limits, records
 from sottovoce_wire.frames import KeyClass, Ttl
-from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId
+from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId, MessageId
 
 from ..crypto import agreement, identity, prekeys, primitives, sealed
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.ratchet import Ratchet
-from .content import Body, Content, encode_body
-from .state import Address, FirstContact, Outgoing, Own, Peer, Session, State
+from . import healing
+from .content import Acknowledgement, Body, Content, Text, encode_body
+from .state import Address, FirstContact, Outgoing, Own, Peer, Session, State, Want
 
-#: Sessions kept with one device: the one that sends, and four that only receive.
-SESSIONS_PER_DEVICE: Final = 5
+#: Sessions kept with one device besides the one that sends. They only receive.
+REPLACED_SESSIONS: Final = 4
+#: How long: the longest life of an envelope, and a day.
+REPLACED_LIFETIME: Final = 31 * limits.DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,21 @@ def newest(known: Peer | None, presented: Peer) -> Peer:
     return presented
 
 
+def learn(state: State, presented: Peer) -> None:
+    """Store what an account has proven, if it is newer. Sessions with devices that it has taken off its list are wiped.
+
+    `presented` is verified. Raises CryptoRefusal as `newest`."""
+    known = state.peers.get(presented.account_id)
+    peer = newest(known, presented)
+    if known is not None and peer.device_list == known.device_list:
+        return
+    state.peers.put(peer)
+    devices = {entry.device_id for entry in parse_list(peer.device_list).devices}
+    for session in state.sessions.of_account(peer.account_id):
+        if session.device_id not in devices:
+            wipe(state, session)
+
+
 def listed(peer: Peer, device_id: DeviceId) -> records.DeviceEntry:
     """The device's entry in the peer's list. Raises CryptoRefusal (NOT_LISTED)."""
     for entry in parse_list(peer.device_list).devices:
@@ -68,61 +87,121 @@ def missing(state: State, account_id: AccountId, now: int) -> list[DeviceId] | N
     return [device for device in devices if sending_session(state, account_id, device, now) is None]
 
 
-def fan_out(state: State, own: Own, account_id: AccountId, content: Content, ttl: Ttl, now: int) -> list[Outgoing]:
-    """Encrypt `content` for every device of the account that has a session; one final envelope each."""
+def fan_out(state: State, own: Own, account_id: AccountId, text: Text, ttl: Ttl, now: int) -> list[Outgoing]:
+    """Encrypt `text` for every device of the account that has a session; one final envelope each.
+
+    The account is a contact from now on. Raises CryptoRefusal (CHAIN_ENDED)."""
     peer = state.peers.get(account_id)
-    found: list[Outgoing] = []
-    for entry in parse_list(peer.device_list).devices if peer is not None else ():
-        session = sending_session(state, account_id, entry.device_id, now)
-        address = state.peers.address(account_id, entry.device_id)
-        if session is None or address is None:
-            continue
-        envelope = encrypt(state, own, session, content, now)
-        envelope_id = EnvelopeId(primitives.random_bytes(16))
-        found.append(Outgoing(content.message_id, account_id, entry.device_id, envelope_id, address, ttl, envelope))
-    return found
+    if peer is None:
+        return []
+    devices = [entry.device_id for entry in parse_list(peer.device_list).devices]
+    if not state.peers.is_contact(account_id):
+        _befriend(state, account_id, devices)
+    found = [_envelope(state, own, account_id, device, text.message_id, text, ttl, now) for device in devices]
+    return [envelope for envelope in found if envelope is not None]
 
 
-def start(state: State, own: Own, bundle: Bundle) -> None:
+def _befriend(state: State, account_id: AccountId, devices: list[DeviceId]) -> None:
+    """The person writes to an account for the first time."""
+    state.peers.add_contact(account_id)
+    for device_id in devices:
+        for session in state.sessions.of_device(account_id, device_id):
+            state.routing.befriend(session.session_id)
+
+
+def acknowledge(state: State, own: Own, account_id: AccountId, device_id: DeviceId, now: int) -> Outgoing | None:
+    """A sign of life for one device, in the smallest size class; None if there is no session to send it on."""
+    message_id = MessageId(primitives.random_bytes(16))
+    return _envelope(state, own, account_id, device_id, message_id, Acknowledgement(), Ttl.MONTH, now)
+
+
+def _envelope(
+    state: State,
+    own: Own,
+    account_id: AccountId,
+    device_id: DeviceId,
+    message_id: MessageId,
+    content: Content,
+    ttl: Ttl,
+    now: int,
+) -> Outgoing | None:
+    session = sending_session(state, account_id, device_id, now)
+    address = state.peers.address(account_id, device_id)
+    if session is None or address is None:
+        return None
+    envelope = encrypt(state, own, session, content, now)
+    envelope_id = EnvelopeId(primitives.random_bytes(16))
+    return Outgoing(message_id, account_id, device_id, envelope_id, address, ttl, envelope)
+
+
+def start(state: State, own: Own, bundle: Bundle, now: int) -> None:
     """Make a session as initiator (PQXDH). It sends from now on, sealed until the device answers.
 
     Raises CryptoRefusal."""
     device_id = bundle.entry.device_id
-    existing = state.sessions.of_device(bundle.account_id, device_id)
-    generation = 1 + (existing[0].generation if existing else 0)
+    existing = state.sessions.sending(bundle.account_id, device_id)
+    generation = 1 + (existing.generation if existing is not None else 0)
     handshake, keys = agreement.initiate(
         own.device, own.account_id, bundle.prekeys, bundle.entry.identity_key, bundle.one_time, generation
     )
-    fresh = Ratchet.initiator(keys, bundle.prekeys.record.signed_prekey)
+    fresh = Ratchet.initiator(keys, bundle.prekeys.record.signed_prekey, now)
     unanswered = FirstContact(handshake.pack(), bundle.prekey_record)
-    state.sessions.put(
-        Session(keys.session_id, bundle.account_id, device_id, generation, fresh.pack(), unanswered, False)
-    )
-    state.sessions.prune(bundle.account_id, device_id, SESSIONS_PER_DEVICE)
+    add(state, Session(keys.session_id, bundle.account_id, device_id, generation, fresh, unanswered, heard_at=now), now)
+    state.routing.announce(keys.session_id, fresh.expected())
+    if state.peers.is_contact(bundle.account_id):
+        state.routing.befriend(keys.session_id)
+    prune(state, bundle.account_id, device_id)
+    state.wants.done(bundle.account_id, device_id, now)
     known = state.peers.address(bundle.account_id, device_id)
     if known is None or known.key_class is KeyClass.STRANGER:  # a contact address came end to end: better than this
         state.peers.put_address(bundle.account_id, device_id, bundle.address)
 
 
+def add(state: State, session: Session, now: int) -> None:
+    """Store a new session. If its rank is the greatest it sends from now on, and the one before only receives."""
+    before = state.sessions.sending(session.account_id, session.device_id)
+    if before is None or session.rank > before.rank:
+        if before is not None:
+            state.sessions.put(replace(before, replaced_at=now))
+        state.sessions.put(session)
+    else:
+        state.sessions.put(replace(session, replaced_at=now))
+
+
+def prune(state: State, account_id: AccountId, device_id: DeviceId) -> None:
+    """Wipe replaced sessions with a device, those first that were replaced first, until few enough are left."""
+    _, *replaced = state.sessions.of_device(account_id, device_id)
+    replaced.sort(key=lambda session: (session.replaced_at or 0, session.rank), reverse=True)
+    for session in replaced[REPLACED_SESSIONS:]:
+        wipe(state, session)
+
+
+def wipe(state: State, session: Session) -> None:
+    """Wipe a session with all its keys and tags."""
+    tags = [tag for tag, _ in session.ratchet.expected()]
+    state.routing.forget(session.session_id, [*tags, *state.sessions.skipped_tags(session.session_id)])
+    state.sessions.wipe(session.session_id)
+
+
 def sending_session(state: State, account_id: AccountId, device_id: DeviceId, now: int) -> Session | None:
-    """The session that sends to a device; None if a handshake is needed (none yet, or its prekeys have expired)."""
-    sessions = state.sessions.of_device(account_id, device_id)
-    if not sessions:
+    """The session that sends to a device; None if a handshake is needed: there is none yet, its prekeys have expired,
+    or the device has lost it."""
+    session = state.sessions.sending(account_id, device_id)
+    if session is None or state.wants.is_wanted(account_id, device_id, Want.LOST):
         return None
-    first = sessions[0].unanswered
+    first = session.unanswered
     if first is not None:
         payload, _ = records.split_signed(first.prekey_record)
         if records.PrekeyRecord.parse(payload).expires <= now:
             return None
-    return sessions[0]
+    return session
 
 
 def encrypt(state: State, own: Own, session: Session, content: Content, now: int) -> bytes:
     """Encrypt `content` on `session`, advance it, and return the final envelope. Raises CryptoRefusal (CHAIN_ENDED)."""
-    moving = Ratchet.unpack(session.ratchet)
-    message = moving.encrypt(encode_body(_body(own, session, content)))
+    message = session.ratchet.encrypt(encode_body(_body(own, session, content)), now)
     envelope = message if session.unanswered is None else _seal(state, own, session, session.unanswered, message, now)
-    state.sessions.put(replace(session, ratchet=moving.pack()))
+    state.sessions.put(healing.spoke(session, now, asks=isinstance(content, Text)))
     return envelope
 
 

@@ -1,20 +1,23 @@
 """The rows that the state machines read and write, and the contract of whoever keeps them.
 
-A `State` is handed in for the length of one transaction: all that is written through it becomes durable, or nothing.
+A `State` is handed in for the length of one transaction: all that is written through it becomes durable, or nothing,
+and what is kept in memory follows: a ratchet that moved without being stored is never seen again.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import StrEnum
+from typing import NamedTuple, Protocol
 
 from sottovoce_wire.frames import KeyClass, Ttl
 from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId, MessageId, QueueId, SendKey
 
 from ..crypto.identity import DeviceKeys
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
-from ..crypto.ratchet import SkippedKey
+from ..crypto.ratchet import Ratchet, SkippedKey
 from .content import ContactAddress
+from .routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +61,53 @@ class FirstContact:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session with one device. `ratchet` is the packed ratchet; `unanswered` is set until the peer has answered."""
+    """One session with one device. Times are unix seconds.
+
+    `ratchet` moves when it is used; whoever moves it puts the session in the same transaction. `unanswered` is set
+    until the peer has answered, `replaced_at` once another session sends. `failures`: messages under known tags that
+    did not open since the last that did. `owed`: messages that ask for an answer since this side's last, `answer_by`
+    when it is due. `silent` and `silent_since` are the same of the other side: what was sent since something came.
+    """
 
     session_id: bytes
     account_id: AccountId
     device_id: DeviceId
     generation: int
-    ratchet: bytes = field(repr=False)
+    ratchet: Ratchet = field(repr=False, compare=False)
     unanswered: FirstContact | None
-    address_confirmed: bool
+    address_confirmed: bool = False
+    replaced_at: int | None = None
+    heard_at: int = 0
+    failures: int = 0
+    owed: int = 0
+    answer_by: int | None = None
+    silent: int = 0
+    silent_since: int | None = None
 
     @property
     def rank(self) -> tuple[int, bytes]:
         """The session with the greatest rank sends (spec: sessions)."""
         return self.generation, self.session_id
+
+
+class Want(StrEnum):
+    """Why a device is to get a new handshake (spec: sessions, healing)."""
+
+    FAILURES = "failures"
+    LOST = "lost"
+    UNFINISHED = "unfinished"
+    SILENCE = "silence"
+
+
+class Held(NamedTuple):
+    """What is known of a message that was not opened yet. `is_searched`: every session's header keys were tried. One
+    that `session_id` has no steps for waits until `retry_at`, in unix seconds."""
+
+    position: int
+    tag: bytes
+    is_searched: bool
+    session_id: bytes | None
+    retry_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +141,53 @@ class Sessions(Protocol):
     def of_device(self, account_id: AccountId, device_id: DeviceId) -> Sequence[Session]:
         """All sessions with a device, the greatest rank first."""
 
+    def of_account(self, account_id: AccountId) -> Sequence[Session]:
+        """All sessions with the devices of an account."""
+
+    def sending(self, account_id: AccountId, device_id: DeviceId) -> Session | None:
+        """The session of the greatest rank with a device."""
+
     def get(self, session_id: bytes) -> Session | None:
         """The session of this id."""
+
+    def peek(self, session_id: bytes) -> Session | None:
+        """The same for a look alone: its ratchet must not be moved."""
 
     def put(self, session: Session) -> None:
         """Insert or replace."""
 
-    def prune(self, account_id: AccountId, device_id: DeviceId, keep: int) -> None:
-        """Wipe all but the `keep` greatest sessions with a device, and their skipped keys."""
+    def wipe(self, session_id: bytes) -> None:
+        """Wipe a session and its skipped keys."""
 
-    def skipped_key(self, session_id: bytes, ratchet_key: bytes, number: int) -> bytes | None:
-        """A stored message key (32 bytes)."""
+    def replaced(self, before: int) -> Sequence[Session]:
+        """The sessions that were replaced before this time."""
 
-    def add_skipped(self, session_id: bytes, keys: Sequence[SkippedKey], *, keep: int) -> None:
-        """Store message keys, then wipe all but the newest `keep` of the session."""
+    def owing(self, messages: int, now: int) -> Sequence[Session]:
+        """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""
 
-    def remove_skipped(self, session_id: bytes, ratchet_key: bytes, number: int) -> None:
-        """Wipe a message key that was used."""
+    def silent(self, messages: int, since: int) -> Sequence[Session]:
+        """The sending sessions on which nothing came after so many messages, or since then."""
+
+    def skipped_key(self, session_id: bytes, chain: int, number: int) -> SkippedKey | None:
+        """The stored keys of a message that has not come."""
+
+    def skipped_tags(self, session_id: bytes) -> Sequence[bytes]:
+        """The tags of all stored keys of a session."""
+
+    def add_skipped(self, session_id: bytes, keys: Sequence[SkippedKey], now: int, *, keep: int) -> Sequence[bytes]:
+        """Store message keys, then wipe all but the newest `keep` of the session; returns the tags of those wiped."""
+
+    def remove_skipped(self, session_id: bytes, chain: int, number: int) -> None:
+        """Wipe the keys of a message that came."""
+
+    def expire_skipped(self, before: int) -> Sequence[tuple[bytes, bytes]]:
+        """Wipe keys stored before this time; returns (session id, tag) of each."""
+
+    def give_up(self, session_id: bytes, chain: int, number: int) -> None:
+        """Keys up to this number of a chain were given up; only the newest chain is remembered."""
+
+    def is_given_up(self, session_id: bytes, chain: int, number: int) -> bool:
+        """Whether a number of a chain lies where keys were given up."""
 
     def accepted(self, handshake_digest: bytes) -> bytes | None:
         """The session id that this handshake made."""
@@ -155,6 +221,12 @@ class Peers(Protocol):
     def put(self, peer: Peer) -> None:
         """Insert or replace."""
 
+    def is_contact(self, account_id: AccountId) -> bool:
+        """Whether the person has ever written to this account."""
+
+    def add_contact(self, account_id: AccountId) -> None:
+        """The person writes to this account, which is known."""
+
     def address(self, account_id: AccountId, device_id: DeviceId) -> Address | None:
         """Where a device is reached."""
 
@@ -165,17 +237,78 @@ class Peers(Protocol):
 class Inbox(Protocol):
     """What arrived."""
 
-    def seen(self, digest: bytes) -> bool:
-        """Whether an envelope with this SHA-256 is among the newest that were received."""
+    def seen(self, *digests: bytes) -> bool:
+        """Whether one of these is among the newest that were remembered."""
 
     def remember(self, digest: bytes) -> None:
         """Add to a ring of the newest digests."""
+
+    def remember_opened(self, digest: bytes) -> None:
+        """The same for a message that was opened: what nobody can open pushes none of these out."""
 
     def add(self, message: Incoming) -> bool:
         """Store a message; False if this account already sent one with this id."""
 
     def add_undecryptable(self, digest: bytes, reason: str, received_at: int) -> None:
-        """Record an envelope that could not be decrypted, in a bounded table."""
+        """Record an envelope that could not be decrypted, in a table that is bounded for each reason."""
+
+
+class HeldMessages(Protocol):
+    """Messages that belong to no session yet, in a bounded table."""
+
+    def add(
+        self,
+        message: bytes,
+        digest: bytes,
+        tag: bytes,
+        now: int,
+        *,
+        is_searched: bool,
+        session_id: bytes | None = None,
+        retry_at: int = 0,
+    ) -> Sequence[bytes]:
+        """Hold a message, until `retry_at` for the session if one is named; returns the digests of those that had to go
+        for it, oldest first."""
+
+    def all(self) -> Sequence[Held]:
+        """Those held, oldest first."""
+
+    def message(self, position: int) -> bytes | None:
+        """The message itself, if it is still held."""
+
+    def mark_searched(self, position: int) -> None:
+        """Every session's header keys were tried on this one."""
+
+    def unmark(self) -> None:
+        """There are new header keys to try on all."""
+
+    def wait(self, position: int, session_id: bytes, retry_at: int) -> None:
+        """It is this session's, and waits until `retry_at`."""
+
+    def remove(self, position: int) -> None:
+        """It was opened, or never will be."""
+
+    def expire(self, before: int) -> Sequence[bytes]:
+        """Remove what was held before this time; returns the digests."""
+
+
+class Wants(Protocol):
+    """Devices that are to get a new handshake, and when they got one."""
+
+    def last(self, account_id: AccountId, device_id: DeviceId, want: Want) -> int | None:
+        """When a handshake was last made for this reason."""
+
+    def add(self, account_id: AccountId, device_id: DeviceId, want: Want) -> None:
+        """A handshake is wanted."""
+
+    def is_wanted(self, account_id: AccountId, device_id: DeviceId, want: Want) -> bool:
+        """Whether a handshake is wanted for this reason."""
+
+    def of_contacts(self) -> Sequence[tuple[AccountId, DeviceId]]:
+        """The devices of contacts with which a handshake is wanted."""
+
+    def done(self, account_id: AccountId, device_id: DeviceId, now: int) -> None:
+        """A handshake was made, or is given up for this time: nothing is wanted any more."""
 
 
 class State(Protocol):
@@ -196,6 +329,18 @@ class State(Protocol):
     @property
     def inbox(self) -> Inbox:
         """What arrived."""
+
+    @property
+    def held(self) -> HeldMessages:
+        """Messages without a session."""
+
+    @property
+    def wants(self) -> Wants:
+        """Handshakes to be made."""
+
+    @property
+    def routing(self) -> Routing:
+        """The table of tags, as the rows have it. Change it only when nothing can fail any more but the store."""
 
     @property
     def savepoint(self) -> Callable[[], AbstractContextManager[None]]:

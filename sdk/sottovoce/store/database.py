@@ -14,13 +14,16 @@ from typing import BinaryIO, Final
 import apsw
 
 from .. import errors
+from ..protocol.routing import Routing
 from . import keyfile, lock, schema
 from .account import AccountTable
+from .held import HeldTable
 from .inbox import InboxTable
 from .outbox import OutboxTable
 from .peers import PeerTable
 from .prekeys import PrekeyTable
 from .sessions import SessionTable
+from .wants import WantTable
 
 #: The key comes first, then the journal mode, then durability; secure_delete so that a used key leaves no bytes behind.
 _PRAGMAS: Final = (
@@ -44,8 +47,16 @@ class Tables:
     prekeys: PrekeyTable
     sessions: SessionTable
     inbox: InboxTable
+    held: HeldTable
+    wants: WantTable
     outbox: OutboxTable
     savepoint: Callable[[], AbstractContextManager[None]]
+    derived: Callable[[], Routing]
+
+    @property
+    def routing(self) -> Routing:
+        """The table of tags, as the rows have it."""
+        return self.derived()
 
 
 class Store:
@@ -60,9 +71,13 @@ class Store:
             PrekeyTable(connection),
             SessionTable(connection),
             InboxTable(connection),
+            HeldTable(connection),
+            WantTable(connection),
             OutboxTable(connection),
             self._savepoint,
+            self._derive,
         )
+        self._routing: Routing | None = None
         self._commits = 0
 
     @contextmanager
@@ -70,17 +85,43 @@ class Store:
         """All that the block writes becomes durable when it ends, or nothing if it raises. Raises StoreFailed."""
         with _translated():
             self._connection.execute("BEGIN IMMEDIATE")
+            routing = self._routing_now()
             try:
                 yield self._tables
                 self._connection.execute("COMMIT")
             except BaseException:
+                self._taken_back(routing)
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._tables.sessions.ended()
             self._commits += 1
             if self._commits >= COMMITS_IN_LOG:
                 with suppress(apsw.Error):  # the commit stands, whatever becomes of the log; the next one tries again
                     self._empty_log()
+
+    def _routing_now(self) -> int | None:
+        return None if self._routing is None else self._routing.changes
+
+    def _taken_back(self, routing: int | None) -> None:
+        """What is kept in memory goes back with the rows: it is made from them again, where it had followed."""
+        self._tables.sessions.taken_back()
+        if self._routing_now() != routing:
+            self._routing = None
+
+    def _derive(self) -> Routing:
+        """The table of tags, made from the rows if there is none."""
+        if self._routing is None:
+            routing = Routing()
+            for session_id, is_contact, tags in self._tables.sessions.routes():
+                routing.announce(session_id, tags)
+                if is_contact:
+                    routing.befriend(session_id)
+            for session_id, tag, expected in self._tables.sessions.skipped_routes():
+                routing.admit(session_id, [(tag, expected)])
+            self._routing = routing
+        return self._routing
 
     def tidy(self) -> None:
         """Take what was wiped out of the write-ahead log too, if anything was written since. Raises StoreFailed."""
@@ -97,9 +138,11 @@ class Store:
         """Within a transaction: what the block writes is taken back if it raises. Raises StoreFailed."""
         with _translated():
             self._connection.execute("SAVEPOINT part")
+            routing = self._routing_now()
             try:
                 yield
             except BaseException:
+                self._taken_back(routing)
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK TO part")
                 raise
@@ -166,13 +209,19 @@ def _connect(path: Path, key: bytes) -> apsw.Connection:
 
 
 def _upgrade(connection: apsw.Connection) -> None:
-    """Bring the tables to this version, each step in one transaction. Raises StoreVersion for a newer store."""
+    """Bring the tables to this version, each step in one transaction. Raises StoreVersion for a newer store, and for
+    one that was written before the first release."""
     version = connection.pragma("user_version")
     if not isinstance(version, int) or not 0 <= version <= schema.VERSION:
         raise errors.StoreVersion(f"the store has version {version}, this library knows up to {schema.VERSION}")
-    for number in range(version, schema.VERSION):
+    if 0 < version <= schema.UNRELEASED:
+        raise errors.StoreVersion(
+            "the store was written before the first release, and cannot be read any more",
+            hint="move it away with the files beside it, and register again under another name",
+        )
+    for number in range(max(version, schema.UNRELEASED), schema.VERSION):
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(schema.STEPS[number])
+        connection.execute(schema.STEPS[number - schema.UNRELEASED])
         connection.pragma("user_version", number + 1)
         connection.execute("COMMIT")
 

@@ -9,10 +9,11 @@ from sottovoce_wire.ids import AccountId, DeviceId, MessageId
 
 from ..protocol.state import Incoming
 
-#: Digests of the newest envelopes: more than a relay can have unacknowledged, so every redelivery is recognised.
+#: Digests of the newest envelopes and messages: more than a relay can have unacknowledged, so every redelivery is
+#: recognised.
 SEEN: Final = 4_096
-#: Records of undecryptable envelopes: a stranger can cause them, so only the newest are kept.
-UNDECRYPTABLE: Final = 1_000
+#: Records of undecryptable envelopes, for each reason: a stranger can cause most kinds, and must not push out an alarm.
+UNDECRYPTABLE: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +25,30 @@ class Unhandled:
 
 
 class InboxTable:
-    """Tables `messages`, `envelopes_seen` and `undecryptable`. Satisfies `protocol.state.Inbox`."""
+    """Tables `messages`, `envelopes_seen`, `messages_opened` and `undecryptable`. Satisfies `protocol.state.Inbox`."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
         self._changes = connection.changes
 
-    def seen(self, digest: bytes) -> bool:
-        """Whether an envelope with this SHA-256 is among the newest that were received."""
-        return self._execute("SELECT 1 FROM envelopes_seen WHERE digest = ?", (digest,)).get is not None
+    def seen(self, *digests: bytes) -> bool:
+        """Whether one of these is among the newest that were remembered."""
+        holes = ",".join("?" * len(digests))
+        query = (
+            f"SELECT 1 FROM messages_opened WHERE digest IN ({holes})"  # noqa: S608 - "?"s
+            f" UNION ALL SELECT 1 FROM envelopes_seen WHERE digest IN ({holes})"
+        )
+        return self._execute(query, digests * 2).get is not None
 
     def remember(self, digest: bytes) -> None:
         """Add to the ring of the newest digests."""
-        self._execute("INSERT INTO envelopes_seen (digest) VALUES (?)", (digest,))
+        self._execute("INSERT OR REPLACE INTO envelopes_seen (digest) VALUES (?)", (digest,))
         self._execute("DELETE FROM envelopes_seen WHERE position <= last_insert_rowid() - ?", (SEEN,))
+
+    def remember_opened(self, digest: bytes) -> None:
+        """The same for a message that was opened: what nobody can open pushes none of these out."""
+        self._execute("INSERT OR REPLACE INTO messages_opened (digest) VALUES (?)", (digest,))
+        self._execute("DELETE FROM messages_opened WHERE position <= last_insert_rowid() - ?", (SEEN,))
 
     def add(self, message: Incoming) -> bool:
         """Store a message; False if this account already sent one with this id."""
@@ -56,11 +67,15 @@ class InboxTable:
         return self._changes() > 0
 
     def add_undecryptable(self, digest: bytes, reason: str, received_at: int) -> None:
-        """Record an envelope that could not be decrypted; the oldest record goes when there are too many."""
+        """Record an envelope that could not be decrypted; the oldest of its reason goes when there are too many."""
         self._execute(
             "INSERT INTO undecryptable (digest, reason, received_at) VALUES (?, ?, ?)", (digest, reason, received_at)
         )
-        self._execute("DELETE FROM undecryptable WHERE position <= last_insert_rowid() - ?", (UNDECRYPTABLE,))
+        self._execute(
+            "DELETE FROM undecryptable WHERE reason = ? AND position <= (SELECT position FROM undecryptable"
+            " WHERE reason = ? ORDER BY position DESC LIMIT 1 OFFSET ?)",
+            (reason, reason, UNDECRYPTABLE),
+        )
 
     def undecryptable(self) -> list[tuple[str, int]]:
         """(reason, received_at in milliseconds) of the newest undecryptable envelopes, oldest first."""

@@ -22,8 +22,18 @@ class PeerTable:
     def put(self, peer: Peer) -> None:
         """Insert or replace."""
         self._execute(
-            "INSERT OR REPLACE INTO peers VALUES (?, ?, ?)", (peer.account_id, peer.root_public, peer.device_list)
+            "INSERT INTO peers (account_id, root_public, device_list) VALUES (?, ?, ?) ON CONFLICT (account_id)"
+            " DO UPDATE SET root_public = excluded.root_public, device_list = excluded.device_list",
+            (peer.account_id, peer.root_public, peer.device_list),
         )
+
+    def is_contact(self, account_id: AccountId) -> bool:
+        """Whether the person has ever written to this account."""
+        return self._execute("SELECT 1 FROM peers WHERE account_id = ? AND is_contact", (account_id,)).get is not None
+
+    def add_contact(self, account_id: AccountId) -> None:
+        """The person writes to this account, which is known."""
+        self._execute("UPDATE peers SET is_contact = 1 WHERE account_id = ? AND NOT is_contact", (account_id,))
 
     def named(self, username: str) -> AccountId | None:
         """The account that had this name when it was first looked up: a directory cannot change it afterwards."""

@@ -16,6 +16,8 @@ class PrekeyTable:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
+        #: By their packed bytes, so that they are never other than their row; emptied when any are wiped.
+        self._unpacked: dict[bytes, OwnPrekeys] = {}
 
     def current(self) -> OwnPrekeys | None:
         """The newest prekeys."""
@@ -49,11 +51,18 @@ class PrekeyTable:
             (before,),
         )
         self._execute("DELETE FROM prekeys WHERE replaced < ?", (before,))
+        self._unpacked.clear()
 
     def records(self, wire_id: int) -> Sequence[OwnPrekeys]:
         """The prekeys whose record id is `wire_id` modulo 256, newest first."""
         rows = self._execute("SELECT state FROM prekeys WHERE record_id % 256 = ? ORDER BY record_id DESC", (wire_id,))
-        return [OwnPrekeys.unpack(state) for (state,) in rows]
+        return [self._unpack(state) for (state,) in rows]
+
+    def _unpack(self, state: bytes) -> OwnPrekeys:
+        """Unpacking costs more than opening a sealed message, and strangers decide how often it is needed."""
+        if state not in self._unpacked:
+            self._unpacked[state] = OwnPrekeys.unpack(state)
+        return self._unpacked[state]
 
     def one_time(self, prekey_id: int) -> OneTimePrekey | None:
         """A one-time prekey that has not been used."""

@@ -2,7 +2,10 @@
 
 from typing import Final
 
-#: Step n brings a store of version n - 1 to version n (`PRAGMA user_version`).
+#: Stores of this version and below were written before the first release, with other tables. They cannot be read.
+UNRELEASED: Final = 1
+#: The first makes the tables of version UNRELEASED + 1 in an empty store (`PRAGMA user_version` 0), each further one
+#: brings a store to the next version.
 STEPS: Final = (
     """
     CREATE TABLE account (
@@ -38,7 +41,8 @@ STEPS: Final = (
     CREATE TABLE peers (
         account_id BLOB PRIMARY KEY,
         root_public BLOB NOT NULL,
-        device_list BLOB NOT NULL
+        device_list BLOB NOT NULL,
+        is_contact INTEGER NOT NULL DEFAULT 0 -- the person has written to this account
     ) WITHOUT ROWID;
     CREATE TABLE peer_names (
         username TEXT PRIMARY KEY,
@@ -61,18 +65,61 @@ STEPS: Final = (
         ratchet BLOB NOT NULL,
         handshake BLOB,                       -- with prekey_record: repeated until the peer answers
         prekey_record BLOB,
-        address_confirmed INTEGER NOT NULL
+        address_confirmed INTEGER NOT NULL,
+        replaced_at INTEGER,                  -- unix seconds; NULL for the one that sends. The other times likewise
+        heard_at INTEGER NOT NULL,            -- when something came last, or when it was made
+        failures INTEGER NOT NULL,            -- messages under known tags that did not open since the last that did
+        owed INTEGER NOT NULL,                -- messages that came since this side's last, and when the answer is due
+        answer_by INTEGER,
+        silent INTEGER NOT NULL,              -- messages sent since the last that came, and when the first of them was
+        silent_since INTEGER
     ) WITHOUT ROWID;
     CREATE INDEX sessions_of_device ON sessions (account_id, device_id, generation, session_id);
+    CREATE INDEX sessions_heard ON sessions (heard_at);
+    CREATE INDEX sessions_owing ON sessions (answer_by, owed) WHERE answer_by IS NOT NULL;
     CREATE TABLE skipped_keys (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         session_id BLOB NOT NULL,
-        ratchet_key BLOB NOT NULL,
+        chain INTEGER NOT NULL,
         number INTEGER NOT NULL,
+        tag BLOB NOT NULL,
+        header_key BLOB NOT NULL,
         key BLOB NOT NULL,
-        UNIQUE (session_id, ratchet_key, number)
+        stored_at INTEGER NOT NULL,           -- unix seconds
+        UNIQUE (session_id, chain, number)
     );
     CREATE INDEX skipped_keys_of_session ON skipped_keys (session_id, position);
+    CREATE INDEX skipped_keys_by_age ON skipped_keys (stored_at);
+    CREATE TABLE skipped_given_up (
+        session_id BLOB PRIMARY KEY,
+        chain INTEGER NOT NULL,               -- the newest chain of which keys were given up,
+        number INTEGER NOT NULL               -- and the greatest number
+    ) WITHOUT ROWID;
+    CREATE TABLE wanted_handshakes (
+        account_id BLOB NOT NULL,
+        device_id BLOB NOT NULL,
+        reason TEXT NOT NULL,
+        wanted INTEGER NOT NULL,
+        last_at INTEGER,                      -- unix seconds of the last handshake for this reason
+        PRIMARY KEY (account_id, device_id, reason)
+    ) WITHOUT ROWID;
+    CREATE INDEX wanted_handshakes_open ON wanted_handshakes (account_id) WHERE wanted = 1;
+    CREATE TABLE held_messages (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        digest BLOB NOT NULL,
+        size INTEGER NOT NULL,
+        tag BLOB NOT NULL,
+        held_at INTEGER NOT NULL,             -- unix seconds
+        searched INTEGER NOT NULL,            -- every session's header keys were tried
+        session_id BLOB,                      -- it waits for this session to have steps again
+        retry_at INTEGER NOT NULL             -- unix seconds, and until then
+    );
+    CREATE TABLE held_bodies (                -- apart, so that a look at all that is held reads none of them
+        position INTEGER PRIMARY KEY,
+        message BLOB NOT NULL
+    );
+    CREATE TRIGGER held_message_gone AFTER DELETE ON held_messages
+        BEGIN DELETE FROM held_bodies WHERE position = old.position; END;
     CREATE TABLE accepted_handshakes (
         digest BLOB PRIMARY KEY,
         session_id BLOB NOT NULL,
@@ -95,12 +142,17 @@ STEPS: Final = (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         digest BLOB NOT NULL UNIQUE
     );
+    CREATE TABLE messages_opened (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        digest BLOB NOT NULL UNIQUE           -- of the message's first bytes, which no two share
+    );
     CREATE TABLE undecryptable (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         digest BLOB NOT NULL,
         reason TEXT NOT NULL,
         received_at INTEGER NOT NULL
     );
+    CREATE INDEX undecryptable_of_reason ON undecryptable (reason, position);
     CREATE TABLE outbox (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         message_id BLOB NOT NULL,
@@ -127,4 +179,4 @@ STEPS: Final = (
     CREATE INDEX failed_deliveries_of_message ON failed_deliveries (message_id);
     """,
 )
-VERSION: Final = len(STEPS)
+VERSION: Final = UNRELEASED + len(STEPS)

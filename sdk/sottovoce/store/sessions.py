@@ -1,15 +1,54 @@
-"""Sessions, the keys of messages that have not come yet, and the handshakes that were accepted."""
+"""Sessions, the keys of messages that have not come yet, and the handshakes that were accepted.
 
-from collections.abc import Sequence
+Sessions are kept in memory with their ratchets unpacked, for receiving and sending alike. Never one whose row says
+something else: all that a transaction or a part of it had in hand is dropped when it is taken back.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import apsw
 
 from sottovoce_wire.ids import AccountId, DeviceId
 
-from ..crypto.ratchet import SkippedKey
+from ..crypto.message import Expected
+from ..crypto.ratchet import Ratchet, SkippedKey
 from ..protocol.state import FirstContact, Session
 
-_COLUMNS = "session_id, account_id, device_id, generation, ratchet, handshake, prekey_record, address_confirmed"
+#: Sessions kept unpacked, some 4 KiB each: at least as many as one search for a message tries.
+UNPACKED: Final = 2_048
+
+_NAMES: Final = (
+    "session_id",
+    "account_id",
+    "device_id",
+    "generation",
+    "ratchet",
+    "handshake",
+    "prekey_record",
+    "address_confirmed",
+    "replaced_at",
+    "heard_at",
+    "failures",
+    "owed",
+    "answer_by",
+    "silent",
+    "silent_since",
+)
+_COLUMNS: Final = ", ".join(_NAMES)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM sessions"  # noqa: S608 - fixed names
+#: What stays for as long as the session does is not written again with every message.
+_CHANGING: Final = _NAMES[4:]
+_UPDATE: Final = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
+_PUT: Final = (
+    f"INSERT INTO sessions ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 - fixed names
+    f" ON CONFLICT (session_id) DO UPDATE SET {_UPDATE}"
+)
+_GIVE_UP: Final = (
+    "INSERT INTO skipped_given_up (session_id, chain, number) VALUES (?, ?, ?) ON CONFLICT (session_id)"
+    " DO UPDATE SET chain = excluded.chain, number = excluded.number"
+    " WHERE (excluded.chain, excluded.number) > (chain, number)"
+)
 
 
 class SessionTable:
@@ -18,73 +57,191 @@ class SessionTable:
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
         self._executemany = connection.executemany
+        self._unpacked: dict[bytes, Session] = {}
+        self._in_hand: set[bytes] = set()
+
+    def ended(self) -> None:
+        """The transaction is over: what is in memory agrees with the rows."""
+        self._in_hand.clear()
+
+    def taken_back(self) -> None:
+        """Rows were taken back: drop every session that was in hand, for its ratchet may have moved. It stays in hand
+        until the transaction ends: until then its row, read again, may hold what is never committed."""
+        for session_id in self._in_hand:
+            self._unpacked.pop(session_id, None)
 
     def of_device(self, account_id: AccountId, device_id: DeviceId) -> Sequence[Session]:
         """All sessions with a device, the greatest rank first."""
-        rows = self._execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE account_id = ? AND device_id = ?"  # noqa: S608 - fixed names
-            " ORDER BY generation DESC, session_id DESC",
-            (account_id, device_id),
+        return self._some(
+            "WHERE account_id = ? AND device_id = ? ORDER BY generation DESC, session_id DESC", account_id, device_id
         )
-        return [_session(*row) for row in rows]
+
+    def of_account(self, account_id: AccountId) -> Sequence[Session]:
+        """All sessions with the devices of an account."""
+        return self._some("WHERE account_id = ?", account_id)
+
+    def sending(self, account_id: AccountId, device_id: DeviceId) -> Session | None:
+        """The session of the greatest rank with a device."""
+        session_id = self._execute(
+            "SELECT session_id FROM sessions WHERE account_id = ? AND device_id = ?"
+            " ORDER BY generation DESC, session_id DESC LIMIT 1",
+            (account_id, device_id),
+        ).get
+        return None if session_id is None else self.get(session_id)
 
     def get(self, session_id: bytes) -> Session | None:
         """The session of this id."""
-        row = self._execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE session_id = ?",  # noqa: S608 - fixed names
-            (session_id,),
-        ).get
-        return None if row is None else _session(*row)
+        session = self.peek(session_id)
+        if session is not None:
+            self._in_hand.add(session_id)
+        return session
+
+    def peek(self, session_id: bytes) -> Session | None:
+        """The same for a look alone: its ratchet must not be moved."""
+        known = self._unpacked.pop(session_id, None)
+        if known is None:
+            row = self._execute(f"{_SELECT} WHERE session_id = ?", (session_id,)).get
+            if row is None:
+                return None
+            known = _session(*row)
+        self._keep(known)
+        return known
+
+    def _keep(self, session: Session) -> None:
+        """Keep a session unpacked, as the one used last."""
+        self._unpacked[session.session_id] = session
+        if len(self._unpacked) > UNPACKED:
+            del self._unpacked[next(iter(self._unpacked))]
+
+    def _some(self, condition: str, *values: object) -> list[Session]:
+        query = f"SELECT session_id FROM sessions {condition}"  # noqa: S608 - fixed conditions
+        rows: list[tuple[Any, ...]] = self._execute(query, values).fetchall()
+        found = [self.get(session_id) for (session_id,) in rows]
+        return [session for session in found if session is not None]
 
     def put(self, session: Session) -> None:
         """Insert or replace."""
         first = session.unanswered
         self._execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            _PUT,
             (
                 session.session_id,
                 session.account_id,
                 session.device_id,
                 session.generation,
-                session.ratchet,
+                session.ratchet.pack(),
                 None if first is None else first.handshake,
                 None if first is None else first.prekey_record,
                 session.address_confirmed,
+                session.replaced_at,
+                session.heard_at,
+                session.failures,
+                session.owed,
+                session.answer_by,
+                session.silent,
+                session.silent_since,
             ),
         )
+        self._in_hand.add(session.session_id)
+        self._unpacked.pop(session.session_id, None)
+        self._keep(session)
 
-    def prune(self, account_id: AccountId, device_id: DeviceId, keep: int) -> None:
-        """Wipe all but the `keep` greatest sessions with a device, and their skipped keys."""
-        for session in self.of_device(account_id, device_id)[keep:]:
-            self._execute("DELETE FROM skipped_keys WHERE session_id = ?", (session.session_id,))
-            self._execute("DELETE FROM sessions WHERE session_id = ?", (session.session_id,))
+    def wipe(self, session_id: bytes) -> None:
+        """Wipe a session and its skipped keys."""
+        self._execute("DELETE FROM skipped_keys WHERE session_id = ?", (session_id,))
+        self._execute("DELETE FROM skipped_given_up WHERE session_id = ?", (session_id,))
+        self._execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+        self._unpacked.pop(session_id, None)
 
-    def skipped_key(self, session_id: bytes, ratchet_key: bytes, number: int) -> bytes | None:
-        """A stored message key (32 bytes)."""
-        key: bytes | None = self._execute(
-            "SELECT key FROM skipped_keys WHERE session_id = ? AND ratchet_key = ? AND number = ?",
-            (session_id, ratchet_key, number),
+    def replaced(self, before: int) -> Sequence[Session]:
+        """The sessions that were replaced before this time."""
+        return self._some("WHERE replaced_at < ?", before)
+
+    def owing(self, messages: int, now: int) -> Sequence[Session]:
+        """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""
+        return self._some(
+            "WHERE answer_by IS NOT NULL AND (answer_by <= ? OR owed >= ?) AND replaced_at IS NULL"
+            " AND account_id IN (SELECT account_id FROM peers WHERE is_contact)",
+            now,
+            messages,
+        )
+
+    def silent(self, messages: int, since: int) -> Sequence[Session]:
+        """The sending sessions on which nothing came after so many messages, or since then."""
+        return self._some("WHERE (silent >= ? OR silent_since <= ?) AND replaced_at IS NULL", messages, since)
+
+    def routes(self) -> Iterator[tuple[bytes, bool, Sequence[tuple[bytes, Expected]]]]:
+        """(session id, whether it is a contact's, tags and what they announce) of all sessions, those heard from last
+        at the end; without those of skipped keys."""
+        rows = self._execute(
+            "SELECT session_id, account_id IN (SELECT account_id FROM peers WHERE is_contact), ratchet"
+            " FROM sessions ORDER BY heard_at"
+        )
+        for session_id, is_contact, packed in rows:
+            yield session_id, bool(is_contact), Ratchet.unpack(packed).expected()
+
+    def skipped_routes(self) -> Iterator[tuple[bytes, bytes, Expected]]:
+        """(session id, tag, what it announces) of all skipped keys."""
+        for session_id, tag, chain, number in self._execute("SELECT session_id, tag, chain, number FROM skipped_keys"):
+            yield session_id, tag, Expected(chain, number)
+
+    def skipped_key(self, session_id: bytes, chain: int, number: int) -> SkippedKey | None:
+        """The stored keys of a message that has not come."""
+        row = self._execute(
+            "SELECT tag, header_key, key FROM skipped_keys WHERE session_id = ? AND chain = ? AND number = ?",
+            (session_id, chain, number),
         ).get
-        return key
+        return None if row is None else SkippedKey(chain, number, *row)
 
-    def add_skipped(self, session_id: bytes, keys: Sequence[SkippedKey], *, keep: int) -> None:
-        """Store message keys, then wipe all but the newest `keep` of the session."""
+    def skipped_tags(self, session_id: bytes) -> Sequence[bytes]:
+        """The tags of all stored keys of a session."""
+        rows = self._execute("SELECT tag FROM skipped_keys WHERE session_id = ?", (session_id,))
+        return [tag for (tag,) in rows]
+
+    def add_skipped(self, session_id: bytes, keys: Sequence[SkippedKey], now: int, *, keep: int) -> Sequence[bytes]:
+        """Store message keys, then wipe all but the newest `keep` of the session; returns the tags of those wiped."""
         self._executemany(
-            "INSERT OR REPLACE INTO skipped_keys (session_id, ratchet_key, number, key) VALUES (?, ?, ?, ?)",
-            [(session_id, key.ratchet_key, key.n, key.key) for key in keys],
+            "INSERT OR REPLACE INTO skipped_keys (session_id, chain, number, tag, header_key, key, stored_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(session_id, key.chain, key.number, key.tag, key.header_key, key.key, now) for key in keys],
         )
-        self._execute(
-            "DELETE FROM skipped_keys WHERE session_id = ? AND position <= (SELECT position FROM skipped_keys"
+        given_up = self._wipe_skipped(
+            "session_id = ? AND position <= (SELECT position FROM skipped_keys"
             " WHERE session_id = ? ORDER BY position DESC LIMIT 1 OFFSET ?)",
-            (session_id, session_id, keep),
+            session_id,
+            session_id,
+            keep,
+        )
+        return [tag for _, tag in given_up]
+
+    def remove_skipped(self, session_id: bytes, chain: int, number: int) -> None:
+        """Wipe the keys of a message that came."""
+        self._execute(
+            "DELETE FROM skipped_keys WHERE session_id = ? AND chain = ? AND number = ?", (session_id, chain, number)
         )
 
-    def remove_skipped(self, session_id: bytes, ratchet_key: bytes, number: int) -> None:
-        """Wipe a message key that was used."""
-        self._execute(
-            "DELETE FROM skipped_keys WHERE session_id = ? AND ratchet_key = ? AND number = ?",
-            (session_id, ratchet_key, number),
+    def expire_skipped(self, before: int) -> Sequence[tuple[bytes, bytes]]:
+        """Wipe keys stored before this time; returns (session id, tag) of each."""
+        return self._wipe_skipped("stored_at < ?", before)
+
+    def _wipe_skipped(self, condition: str, *values: object) -> list[tuple[bytes, bytes]]:
+        """Give up keys whose messages never came; (session id, tag) of each."""
+        query = f"DELETE FROM skipped_keys WHERE {condition} RETURNING session_id, chain, number, tag"  # noqa: S608 - fixed
+        rows: list[tuple[Any, ...]] = self._execute(query, values).fetchall()
+        self._executemany(_GIVE_UP, [(session_id, chain, number) for session_id, chain, number, _ in rows])
+        return [(session_id, tag) for session_id, _, _, tag in rows]
+
+    def give_up(self, session_id: bytes, chain: int, number: int) -> None:
+        """Keys up to this number of a chain were given up; only the newest chain is remembered."""
+        self._execute(_GIVE_UP, (session_id, chain, number))
+
+    def is_given_up(self, session_id: bytes, chain: int, number: int) -> bool:
+        """Whether a number of a chain lies where keys were given up."""
+        row = self._execute(
+            "SELECT 1 FROM skipped_given_up WHERE session_id = ? AND chain = ? AND number >= ?",
+            (session_id, chain, number),
         )
+        return row.get is not None
 
     def accepted(self, handshake_digest: bytes) -> bytes | None:
         """The session id that this handshake made."""
@@ -112,8 +269,8 @@ def _session(
     handshake: bytes | None,
     prekey_record: bytes | None,
     address_confirmed: int,
+    *times_and_counts: Any,
 ) -> Session:
     first = None if handshake is None or prekey_record is None else FirstContact(handshake, prekey_record)
-    return Session(
-        session_id, AccountId(account_id), DeviceId(device_id), generation, ratchet, first, bool(address_confirmed)
-    )
+    ids = session_id, AccountId(account_id), DeviceId(device_id)
+    return Session(*ids, generation, Ratchet.unpack(ratchet), first, bool(address_confirmed), *times_and_counts)

@@ -5,11 +5,10 @@ Only values; nothing here asserts.
 
 import pytest
 
-from sottovoce.crypto.agreement import SessionKeys, initiate
 from sottovoce.crypto.identity import DeviceKeys, RootKey, make_device_list
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys, PeerPrekeys, open_prekeys
-from sottovoce.crypto.ratchet import Ratchet
 from sottovoce_wire.records import NO_LIST_HASH, ListFlag
+from tests.sottovoce.crypto.sides import Side, make_pair
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +67,7 @@ def bob_peer(bob: DeviceKeys, bob_root: RootKey, bob_prekeys: OwnPrekeys, now: i
     return open_prekeys(bob.consent(bob_root.account_id), bob_root.account_id, bob_prekeys.record, now)
 
 
-@pytest.fixture(scope="session")
-def session_keys(alice: DeviceKeys, alice_root: RootKey, bob: DeviceKeys, bob_peer: PeerPrekeys) -> SessionKeys:
-    return initiate(alice, alice_root.account_id, bob_peer, bob.identity_public, None, 1)[1]
-
-
 @pytest.fixture
-def pair(session_keys: SessionKeys, bob_prekeys: OwnPrekeys) -> tuple[Ratchet, Ratchet]:
+def pair() -> tuple[Side, Side]:
     """A fresh session: the initiator, then the responder."""
-    signed_prekey = bob_prekeys.signed_prekey
-    return Ratchet.initiator(session_keys, signed_prekey.public), Ratchet.responder(session_keys, signed_prekey)
+    return make_pair()

@@ -10,14 +10,23 @@ def test_both_kinds_of_chain_take_the_step_in_the_spec() -> None:
         assert chain.message_key().key == hmac.digest(b"k" * 32, b"\x01", "sha256")
         assert chain.after().key == hmac.digest(b"k" * 32, b"\x02", "sha256")
         assert chain.after().number == 5
-        assert chain.number == 4
+        assert (chain.key, chain.number) == (b"k" * 32, 4)
+
+
+def test_the_keys_of_a_chain_never_meet_those_of_its_messages() -> None:
+    chain, keys = SendingChain(b"k" * 32, 0), set()
+    for _ in range(100):
+        keys |= {chain.key, chain.message_key().key}
+        chain = chain.after()
+    assert len(keys) == 200
 
 
 def test_a_walk_ends_at_the_number_and_keeps_what_it_passed_in_order() -> None:
     chain = ReceivingChain(b"k" * 32, 3)
     end, passed = chain.walk(6)
     assert (end.number, end.key) == (6, chain.after().after().after().key)
-    assert [(each.number, each.key) for each in passed] == [(3, chain.key), (4, chain.after().key), (5, passed[2].key)]
+    two = chain.after().after()
+    assert [(each.number, each.key) for each in passed] == [(3, chain.key), (4, chain.after().key), (5, two.key)]
 
 
 def test_a_walk_to_where_one_stands_passes_nothing() -> None:
@@ -30,3 +39,7 @@ def test_a_walk_to_where_one_stands_passes_nothing() -> None:
 def test_a_long_walk_keeps_the_newest_positions_only() -> None:
     _, passed = ReceivingChain(b"k" * 32, 0).walk(MAX_SKIPPED + 100)
     assert [each.number for each in passed] == list(range(100, MAX_SKIPPED + 100))
+
+
+def test_a_walk_keeps_two_thousand() -> None:
+    assert MAX_SKIPPED == 2_000

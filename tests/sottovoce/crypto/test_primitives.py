@@ -3,6 +3,7 @@
 import hmac
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from nacl import bindings as sodium
 from sottovoce.crypto import primitives
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.primitives import (
+    AeadKey,
     OwnExchangeKey,
     OwnKemKey,
     OwnSealingKey,
@@ -18,6 +20,7 @@ from sottovoce.crypto.primitives import (
     PeerKemKey,
     PeerSealingKey,
     SigningKey,
+    block_prf,
 )
 
 ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
@@ -104,6 +107,42 @@ def test_a_wrapping_key_of_another_length_is_refused() -> None:
         assert refusal.value.reason is Reason.BAD_KEY
     with pytest.raises(CryptoRefusal):
         primitives.unwrap_key(b"k" * 16, bytes(60), b"")
+
+
+def test_a_key_for_many_small_things_is_aes_gcm_each_time_it_is_used() -> None:
+    for first_use in ("encrypt", "decrypt"):
+        key, other = AeadKey(b"k" * 32), AESGCM(b"k" * 32)
+        for nonce in (b"n" * 12, b"o" * 12):
+            if first_use == "encrypt":
+                assert key.encrypt(nonce, b"text", b"ad") == other.encrypt(nonce, b"text", b"ad")
+            assert key.decrypt(nonce, other.encrypt(nonce, b"text", b"ad"), b"ad") == b"text"
+        assert key.key == b"k" * 32
+
+
+def test_a_key_for_many_small_things_refuses_what_is_not_authentic() -> None:
+    key = AeadKey(b"k" * 32)
+    sealed = key.encrypt(b"n" * 12, b"text", b"ad")
+    for other, nonce, data, ad in (
+        (AeadKey(b"j" * 32), b"n" * 12, sealed, b"ad"),
+        (key, b"m" * 12, sealed, b"ad"),
+        (key, b"", sealed, b"ad"),
+        (key, b"n" * 12, sealed, b""),
+        (key, b"n" * 12, sealed + b"\x00", b"ad"),
+        *((key, b"n" * 12, sealed[:length], b"ad") for length in range(len(sealed))),
+    ):
+        with pytest.raises(CryptoRefusal) as refusal:
+            other.decrypt(nonce, data, ad)
+        assert refusal.value.reason is Reason.NOT_AUTHENTIC
+
+
+def test_the_block_function_gives_the_output_of_fips_197() -> None:
+    """Appendix C.3 of the standard; several blocks at once are the same as one by one."""
+    function = block_prf(bytes(range(32)))
+    block = bytes.fromhex("00112233445566778899aabbccddeeff")
+    expected = bytes.fromhex("8ea2b7ca516745bfeafc49904b496089")
+    assert [function(block) for _ in range(2)] == [expected] * 2
+    assert function(block + block) == expected * 2
+    assert function(b"") == b""
 
 
 def test_equal_compares() -> None:
@@ -228,6 +267,17 @@ def test_keys_of_another_length_are_refused(length: int) -> None:
     for kind in (PeerExchangeKey, PeerKemKey, PeerSealingKey, SigningKey, OwnExchangeKey, OwnKemKey, OwnSealingKey):
         with pytest.raises(CryptoRefusal) as refusal:
             kind(data)
+        assert refusal.value.reason is Reason.BAD_KEY
+
+
+def test_an_exchange_key_that_was_written_down_is_the_same_again() -> None:
+    key, peer = OwnExchangeKey.generate(), PeerExchangeKey(OwnExchangeKey.generate().public)
+    restored = OwnExchangeKey.restore(key.secret, key.public)
+    assert (restored.secret, restored.public) == (key.secret, key.public)
+    assert restored.exchange(peer) == restored.exchange(peer) == key.exchange(peer)
+    for length in (0, 31, 33):
+        with pytest.raises(CryptoRefusal) as refusal:
+            OwnExchangeKey.restore(bytes(length), key.public)
         assert refusal.value.reason is Reason.BAD_KEY
 
 

@@ -1,6 +1,7 @@
-"""The ratchet under every schedule: sent, delivered, dropped, duplicated, reordered, damaged, restarted.
+"""The ratchet under every schedule: sent, delivered, dropped, duplicated, reordered, damaged, restarted, days apart.
 
-Whatever the order, every genuine message that arrives is read exactly once, and a refusal leaves the state as it was.
+Whatever the order, every genuine message that arrives is read exactly once, a refusal leaves everything as it was,
+the table of tags is the one that the state stands for, and both sides stay within one post-quantum epoch.
 """
 
 import pytest
@@ -8,15 +9,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sottovoce.crypto.agreement import SessionKeys
-from sottovoce.crypto.errors import CryptoRefusal
-from sottovoce.crypto.primitives import OwnExchangeKey
-from sottovoce.crypto.ratchet import Ratchet
+from sottovoce.crypto import pq_ratchet
+from sottovoce.crypto.errors import CryptoRefusal, Reason
+from sottovoce.crypto.ratchet_state import LOOK_AHEAD_EPHEMERAL, Sending, StepDue
+from sottovoce_wire import limits
+from tests.sottovoce.crypto.sides import NOW, make_pair
 
 SIDES = st.sampled_from([0, 1])
 PICK = st.integers(min_value=0, max_value=2**16)
-SIGNED_PREKEY = OwnExchangeKey(b"s" * 32)
-KEYS = SessionKeys(b"i" * 32, b"r" * 32, *(bytes(32),) * 4)
+SIZES = st.sampled_from([0, 10, 240, 300])
+
+#: A message on its way, and its body.
+Travelling = tuple[bytes, bytes]
+#: An ephemeral one, and the chain and number that it has.
+Whispered = tuple[bytes, bytes, int, int]
 
 
 class Schedule(RuleBasedStateMachine):
@@ -24,37 +30,61 @@ class Schedule(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.sides = [Ratchet.initiator(KEYS, SIGNED_PREKEY.public), Ratchet.responder(KEYS, SIGNED_PREKEY)]
-        self.skipped: list[dict[tuple[bytes, int], bytes]] = [{}, {}]
-        self.travelling: list[list[tuple[bytes, bytes]]] = [[], []]
-        self.read: list[list[bytes]] = [[], []]
-        self.sent = 0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(pq_ratchet, "EPOCH_MESSAGES", 3)
+        self.sides = make_pair()
+        self.now = NOW
+        self.travelling: tuple[list[Travelling], list[Travelling]] = ([], [])
+        self.whispers: tuple[list[Whispered], list[Whispered]] = ([], [])
+        self.read: tuple[list[bytes], list[bytes]] = ([], [])
+        self.sent = self.bit = 0
         self.may_send = [True, False]
+        #: The heads of each side's chains, the last being the newest, and the tags that it has used.
+        self.chains: tuple[list[bytes], list[bytes]] = ([], [])
+        self.tags: set[bytes] = set()
+        #: Of each reader: the chain and the number of the next ephemeral message that it may read.
+        self.next_whisper = [(0, 0), (0, 0)]
 
-    def decrypt(self, to: int, message: bytes) -> bytes:
-        opened = self.sides[to].decrypt(message, lambda key, n: self.skipped[to].get((key, n)), lambda _: None)
-        self.skipped[to].update({(each.ratchet_key, each.n): each.key for each in opened.skipped})
-        if opened.used is not None:
-            del self.skipped[to][opened.used]
-        return opened.body
+    def note(self, sender: int, message: bytes) -> None:
+        assert message[1:9] not in self.tags, "a number is used twice"
+        self.tags.add(message[1:9])
+        half = self.sides[sender].ratchet._sending
+        if isinstance(half, Sending) and half.whispers.head not in self.chains[sender]:
+            self.chains[sender].append(half.whispers.head)
 
-    def refused(self, to: int, message: bytes) -> None:
-        before = self.sides[to].pack()
-        with pytest.raises(CryptoRefusal):
-            self.decrypt(to, message)
-        assert self.sides[to].pack() == before
+    def refuse_damaged(self, to: int, message: bytes) -> None:
+        self.bit += 1_009
+        damaged = bytearray(message)
+        damaged[self.bit // 8 % len(damaged)] ^= 1 << self.bit % 8
+        self.sides[to].refuses(bytes(damaged), now=self.now)
 
-    @rule(sender=SIDES, size=st.sampled_from([0, 10, 300]))
+    def body(self, size: int) -> bytes:
+        self.sent += 1
+        return b"%d:" % self.sent + b"x" * size
+
+    def open(self, to: int, message: bytes, body: bytes) -> None:
+        """A damaged copy comes first, each time with another bit, and the same message comes again."""
+        self.refuse_damaged(to, message)
+        assert self.sides[to].read(message, self.now).body == body
+        self.sides[to].refuses(message, Reason.CLONE_SUSPECTED, Reason.NOT_AUTHENTIC, now=self.now)
+        self.read[to].append(message)
+        self.may_send[to] = True
+        nth = self.sides[to].ratchet._seen
+        if nth != self.next_whisper[to][0]:
+            self.next_whisper[to] = (nth, 0)
+
+    @rule(sender=SIDES, size=SIZES)
     def send(self, sender: int, size: int) -> None:
         if not self.may_send[sender]:
             with pytest.raises(CryptoRefusal):
-                self.sides[sender].encrypt(b"")
+                self.sides[sender].send(b"")
             return
-        self.sent += 1
-        body = b"%d:" % self.sent + b"x" * size
-        self.travelling[1 - sender].append((self.sides[sender].encrypt(body), body))
+        body = self.body(size)
+        message = self.sides[sender].send(body, self.now)
+        self.note(sender, message)
+        self.travelling[1 - sender].append((message, body))
 
-    def take(self, to: int, pick: int) -> tuple[bytes, bytes] | None:
+    def take(self, to: int, pick: int) -> Travelling | None:
         queue = self.travelling[to]
         return queue.pop(pick % len(queue)) if queue else None
 
@@ -62,14 +92,21 @@ class Schedule(RuleBasedStateMachine):
     def deliver(self, to: int, pick: int) -> None:
         taken = self.take(to, pick)
         if taken is not None:
-            message, body = taken
-            assert self.decrypt(to, message) == body
-            self.read[to].append(message)
-            self.may_send[to] = True
+            self.open(to, *taken)
 
     @rule(to=SIDES)
     def deliver_in_order(self, to: int) -> None:
         self.deliver(to, 0)
+
+    @rule(turns=st.integers(1, 4))
+    def talk(self, turns: int) -> None:
+        """Both sides, in turn: without it few epochs would be agreed."""
+        for _ in range(turns):
+            for sender in (0, 1):
+                body = self.body(0)
+                message = self.sides[sender].send(body, self.now)
+                self.note(sender, message)
+                self.open(1 - sender, message, body)
 
     @rule(to=SIDES, pick=PICK)
     def drop(self, to: int, pick: int) -> None:
@@ -77,44 +114,94 @@ class Schedule(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.read))
     @rule(to=SIDES, pick=PICK)
-    def duplicate(self, to: int, pick: int) -> None:
+    def repeat(self, to: int, pick: int) -> None:
         if self.read[to]:
-            self.refused(to, self.read[to][pick % len(self.read[to])])
-
-    @precondition(lambda self: any(self.travelling))
-    @rule(to=SIDES, pick=PICK, bit=PICK)
-    def damage(self, to: int, pick: int, bit: int) -> None:
-        queue = self.travelling[to]
-        if queue:
-            damaged = bytearray(queue[pick % len(queue)][0])
-            damaged[bit // 8 % len(damaged)] ^= 1 << bit % 8
-            self.refused(to, bytes(damaged))
+            self.sides[to].refuses(
+                self.read[to][pick % len(self.read[to])], Reason.CLONE_SUSPECTED, Reason.NOT_AUTHENTIC
+            )
 
     @precondition(lambda self: any(self.travelling))
     @rule(to=SIDES, pick=PICK)
     def return_to_sender(self, to: int, pick: int) -> None:
         queue = self.travelling[to]
         if queue:
-            self.refused(1 - to, queue[pick % len(queue)][0])
+            self.sides[1 - to].refuses(queue[pick % len(queue)][0], Reason.NOT_AUTHENTIC)
+
+    @rule(sender=SIDES, count=st.integers(1, 10))
+    def whisper(self, sender: int, count: int) -> None:
+        if not self.chains[sender]:
+            with pytest.raises(CryptoRefusal):
+                self.sides[sender].whisper(b"")
+            return
+        for _ in range(count):
+            body = self.body(0)
+            message = self.sides[sender].whisper(body)
+            self.note(sender, message)
+            half = self.sides[sender].ratchet._sending
+            assert isinstance(half, Sending | StepDue)
+            assert half.whispers is not None
+            number = half.whispers.chain.number - 1
+            self.whispers[1 - sender].append((message, body, len(self.chains[sender]), number))
+
+    @precondition(lambda self: any(self.whispers))
+    @rule(to=SIDES, pick=PICK)
+    def hear(self, to: int, pick: int) -> None:
+        """Read if it is of the present chain and within the window; otherwise refused, and nothing is lost by it."""
+        if not self.whispers[to]:
+            return
+        message, body, chain, number = self.whispers[to][pick % len(self.whispers[to])]
+        self.refuse_damaged(to, message)
+        seen, first = self.next_whisper[to]
+        if chain == seen and first <= number < first + LOOK_AHEAD_EPHEMERAL:
+            assert self.sides[to].read(message, self.now).body == body
+            self.next_whisper[to] = (seen, number + 1)
+        else:
+            self.sides[to].refuses(message)
 
     @rule(side=SIDES)
     def restart(self, side: int) -> None:
-        packed = self.sides[side].pack()
-        self.sides[side] = Ratchet.unpack(packed)
-        assert self.sides[side].pack() == packed
+        self.sides[side].restart()
+
+    @rule(hours=st.sampled_from([1, 24, 25, 100]))
+    def wait(self, hours: int) -> None:
+        self.now += hours * limits.DAY // 24
+
+    @invariant()
+    def the_table_is_that_of_the_state(self) -> None:
+        for side in getattr(self, "sides", ()):
+            side.check_table()
+
+    @invariant()
+    def both_sides_are_within_one_epoch(self) -> None:
+        if hasattr(self, "sides"):
+            initiator, responder = (side.ratchet.epoch for side in self.sides)
+            assert 0 <= initiator - responder <= 1  # it is the initiator that mixes first
 
     @invariant()
     def a_state_is_small(self) -> None:
-        assert all(len(side.pack()) <= 207 for side in getattr(self, "sides", []))
+        for side in getattr(self, "sides", ()):
+            assert len(side.ratchet.pack()) < 4_000
 
     def teardown(self) -> None:
-        """All that still travels arrives, last first."""
-        for to in (0, 1):
-            for message, body in reversed(getattr(self, "travelling", [[], []])[to]):
-                assert self.decrypt(to, message) == body
+        """All that still travels arrives, last first; and whatever has happened, the next epochs come."""
+        if not hasattr(self, "sides"):
+            return
+        try:
+            for to in (0, 1):
+                for message, body in reversed(self.travelling[to]):
+                    self.open(to, message, body)
+            self.talk(1)
+            wanted = self.sides[0].ratchet.epoch + 2
+            for _ in range(35):
+                self.talk(1)
+                if all(side.ratchet.epoch == wanted for side in self.sides):
+                    break
+            assert [side.ratchet.epoch for side in self.sides] == [wanted, wanted]
+        finally:
+            self.patch.undo()
 
 
 TestSchedule = Schedule.TestCase
 TestSchedule.settings = settings(
-    derandomize=True, deadline=None, database=None, max_examples=60, stateful_step_count=60
+    derandomize=True, deadline=None, database=None, max_examples=80, stateful_step_count=80
 )

@@ -2,7 +2,8 @@
 
 import hmac
 
-from sottovoce.crypto.primitives import OwnExchangeKey, PeerExchangeKey
+import pytest
+
 from sottovoce.crypto.root_key import SessionRootKey
 
 KEY = bytes(range(32))
@@ -18,13 +19,28 @@ def hkdf(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
     return output[:length]
 
 
-def test_both_sides_take_the_step_of_the_formula_and_the_root_key_changes() -> None:
-    own, peer = OwnExchangeKey(b"o" * 32), OwnExchangeKey(b"p" * 32)
-    secret = own.exchange(PeerExchangeKey(peer.public))
-    info = bytes([17]) + b"Sottovoce v1 root" + bytes(4)
-    expected = hkdf(KEY, secret, info, 160)
-    sender, sending = SessionRootKey(KEY).start_sending(own, PeerExchangeKey(peer.public))
-    receiver, receiving = SessionRootKey(KEY).start_receiving(peer, PeerExchangeKey(own.public))
-    assert sender.key == receiver.key == expected[:32] != KEY
-    assert sending.key == receiving.key == expected[32:64]
-    assert sending.number == receiving.number == 0
+@pytest.mark.parametrize("post_quantum", [b"", b"q" * 32])
+@pytest.mark.parametrize("epoch", [0, 1, 2**32 - 1])
+def test_the_root_step_is_the_formula_and_the_root_key_changes(post_quantum: bytes, epoch: int) -> None:
+    info = bytes([17]) + b"Sottovoce v1 root" + epoch.to_bytes(4, "big")
+    expected = hkdf(KEY, b"d" * 32 + post_quantum, info, 160)
+    step = SessionRootKey(KEY).step(b"d" * 32, post_quantum, epoch)
+    route = step.next_route.keys
+    given = (step.root.key, step.chain_key, route[:32], route[32:], step.ephemeral_key)
+    assert b"".join(given) == expected
+    assert len({KEY, *given}) == 6
+
+
+def test_either_secret_and_the_epoch_change_every_key() -> None:
+    steps = [
+        SessionRootKey(KEY).step(shared, post_quantum, epoch)
+        for shared in (b"d" * 32, b"e" * 32)
+        for post_quantum in (b"", b"q" * 32, b"p" * 32)
+        for epoch in (0, 1)
+    ]
+    keys = [
+        key
+        for step in steps
+        for key in (step.root.key, step.chain_key, step.next_route.keys[:32], step.next_route.keys[32:])
+    ]
+    assert len(set(keys)) == len(keys) == 4 * 12

@@ -8,11 +8,13 @@ from sottovoce.crypto.agreement import Handshake, initiate, respond
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import DeviceKeys, RootKey, make_device_list
 from sottovoce.crypto.prekeys import OwnPrekeys, PeerPrekeys
+from sottovoce.crypto.primitives import OwnSealingKey
 from sottovoce.crypto.ratchet import Ratchet
 from sottovoce.crypto.sealed import FirstMessage, open_sealed, open_sender, seal, sealed_record_id
 from sottovoce_wire import labels, limits
 from sottovoce_wire.ids import AccountId, DeviceId
 from sottovoce_wire.records import NO_LIST_HASH, ListFlag
+from tests.sottovoce.crypto.sides import Side
 
 OVERHEAD = 2 + 1120 + 16
 
@@ -35,17 +37,17 @@ def test_a_stranger_is_read_and_known_from_one_envelope(
     bob_root: RootKey,
     bob_prekeys: OwnPrekeys,
     bob_peer: PeerPrekeys,
+    now: int,
 ) -> None:
     handshake, keys = initiate(alice, alice_root.account_id, bob_peer, bob.identity_public, None, 1)
-    message = Ratchet.initiator(keys, bob_peer.record.signed_prekey).encrypt(b"hello")
+    message = Ratchet.initiator(keys, bob_peer.record.signed_prekey, now).encrypt(b"hello", now)
     envelope = seal(bob_peer, FirstMessage(handshake, alice_root.public, alice_list, message).pack())
 
     received = FirstMessage.parse(open_sealed(bob_prekeys, bob_root.account_id, bob.device_id, envelope))
     device_list, entry = open_sender(received)
     answered = respond(bob, bob_root.account_id, bob_prekeys, None, received.handshake)
-    side = Ratchet.responder(answered, bob_prekeys.signed_prekey)
-    opened = side.decrypt(received.message, lambda key, n: None, lambda _: None)
-    assert opened.body == b"hello"
+    side = Side(Ratchet.responder(answered, bob_prekeys.signed_prekey, now))
+    assert side.read(received.message, now).body == b"hello"
     assert (device_list.account_id, entry.device_id) == (alice_root.account_id, alice.device_id)
 
 
@@ -111,6 +113,21 @@ def test_a_changed_envelope_is_refused(
         with pytest.raises(CryptoRefusal) as refusal:
             open_sealed(bob_prekeys, bob_root.account_id, bob.device_id, damaged)
         assert refusal.value.reason in {Reason.MALFORMED, Reason.UNKNOWN_PREKEY, Reason.NOT_AUTHENTIC}
+
+
+@pytest.mark.parametrize("padded", [0, 256, 4095, 4097, 4224, 4353])
+def test_a_length_that_no_padding_gives_is_refused_before_any_key_is_tried(
+    bob_peer: PeerPrekeys, bob_prekeys: OwnPrekeys, padded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = bob_peer.record
+    info = labels.SEALED + record.account_id + record.device_id + bob_peer.record_hash
+    envelope = b"\x02\x07" + bob_peer.sealing_key.seal(b"\x80".ljust(padded, b"\x00")[:padded], info)
+    tried: list[bytes] = []
+    monkeypatch.setattr(OwnSealingKey, "open", lambda _, sealed, __: tried.append(sealed))
+    with pytest.raises(CryptoRefusal) as refusal:
+        open_sealed(bob_prekeys, bob_prekeys.account_id, bob_prekeys.device_id, envelope)
+    assert refusal.value.reason is Reason.MALFORMED
+    assert tried == []
 
 
 def test_sealed_content_without_a_padding_mark_is_refused(bob_peer: PeerPrekeys, bob_prekeys: OwnPrekeys) -> None:

@@ -2,12 +2,13 @@
 
 import pytest
 
-from sottovoce.crypto import chain_key, errors, message_key, root_key
+from sottovoce.crypto import chain_key, errors, message_key, pq_ratchet, primitives, ratchet_state, root_key
 from sottovoce.crypto.agreement import Handshake, SessionKeys, initiate
 from sottovoce.crypto.errors import CryptoRefusal
 from sottovoce.crypto.identity import DeviceKeys, OwnerKey, RootKey
+from sottovoce.crypto.message import Expected, Route
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys, PeerPrekeys
-from sottovoce.crypto.primitives import OwnExchangeKey, OwnKemKey, OwnSealingKey, SigningKey
+from sottovoce.crypto.primitives import OwnExchangeKey, OwnKemKey, OwnSealingKey, PeerExchangeKey, SigningKey
 from sottovoce.crypto.ratchet import Decrypted, Ratchet, SkippedKey
 from sottovoce.crypto.sealed import FirstMessage
 
@@ -18,8 +19,11 @@ MARKS = ("Secret", SECRET.hex(), "b'", 'b"', "\\x")
 def holders() -> list[object]:
     exchange = OwnExchangeKey(SECRET)
     keys = SessionKeys(*(SECRET,) * 6)
-    initiator = Ratchet.initiator(keys, exchange.public)
-    initiator.encrypt(SECRET)
+    initiator = Ratchet.initiator(keys, exchange.public, 0)
+    initiator.encrypt(SECRET, 0)
+    route, skipped = Route(SECRET + SECRET), SkippedKey(1, 0, SECRET[:8], SECRET, SECRET)
+    chain, received = chain_key.SendingChain(SECRET, 0), chain_key.ReceivingChain(SECRET, 0)
+    whispers = ratchet_state.Whispers(route, SECRET, 0, chain)
     return [
         RootKey.from_entropy(SECRET),
         SigningKey(SECRET),
@@ -31,13 +35,26 @@ def holders() -> list[object]:
         OneTimePrekey(1, exchange),
         keys,
         root_key.SessionRootKey(SECRET),
-        chain_key.SendingChain(SECRET, 0),
-        chain_key.ReceivingChain(SECRET, 0),
+        root_key.SessionRootKey(SECRET).step(SECRET, SECRET, 0),
+        root_key.Step(root_key.SessionRootKey(SECRET), SECRET, route, SECRET),
+        chain,
+        received,
         message_key.MessageKey(SECRET),
-        SkippedKey(SECRET, 0, SECRET),
-        Decrypted(SECRET, (SkippedKey(SECRET, 0, SECRET),), (SECRET, 1)),
+        primitives.AeadKey(SECRET),
+        primitives.block_prf(SECRET),
+        route,
+        skipped,
+        Decrypted(SECRET, False, (skipped,), Expected(1, 0), ((SECRET[:8], Expected(1, 0)),), (SECRET[:8],)),
+        whispers,
+        ratchet_state.Unanswered(exchange),
+        ratchet_state.StepDue(PeerExchangeKey(exchange.public), 0, whispers),
+        ratchet_state.Sending(exchange, chain, whispers),
+        ratchet_state.Receiving(1, SECRET + bytes(4), 0, route, received, 8, received),
+        pq_ratchet.Offering(SECRET + SECRET, pq_ratchet.Sending(SECRET, 0, 0), pq_ratchet.Collected(1, SECRET)),
+        pq_ratchet.Due(SECRET),
+        pq_ratchet.Answering(SECRET, pq_ratchet.Sending(SECRET, 0, 0)),
         initiator,
-        Ratchet.responder(keys, exchange),
+        Ratchet.responder(keys, exchange, 0),
     ]
 
 

@@ -1,49 +1,137 @@
-"""The spec pages of this room name only functions that exist, every refusal, and the limits that the code has."""
+"""The spec pages of this room name only functions that exist, every refusal, the limits that the code has, and a test
+or a planted fault for each rule that has a mark."""
 
+import ast
 import re
+import tomllib
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from sottovoce.crypto import chain_key, errors, ratchet
+from sottovoce.crypto import errors
+from sottovoce_wire import limits
 
-SPEC = Path(__file__).parents[3] / "protocol-spec"
-PAGES = ["README", "notation", "identity", "prekeys", "pqxdh", "sealed", "ratchet", "padding", "threat-model"]
-MODULES = {path.stem for path in Path(errors.__file__).parent.glob("*.py")}
+ROOT = Path(__file__).parents[3]
+SPEC = ROOT / "protocol-spec"
+#: The pages whose functions are those of `sottovoce.crypto`, and the constructions among them.
+CONSTRUCTIONS = [
+    "notation",
+    "identity",
+    "prekeys",
+    "pqxdh",
+    "sealed",
+    "message",
+    "ratchet",
+    "pq-ratchet",
+    "sender-keys",
+    "attachments",
+    "safety-number",
+    "padding",
+]
+PAGES = ["README", *CONSTRUCTIONS, "limits", "threat-model"]
+#: The pages on which every rule has a mark, such as [R4].
+MARKED = ["message", "ratchet", "pq-ratchet", "sender-keys"]
+SOURCES = sorted(Path(errors.__file__).parent.glob("*.py"))
+MODULES = {path.stem for path in SOURCES}
 NAME = re.compile(r"`((?:sottovoce_wire\.)?[a-z_]+(?:\.[A-Za-z_]+)+)`")
+MARK = re.compile(r"\[([A-Z]\d+)\](?!\()")
+UNITS = {"KiB": limits.KIB, "days": limits.DAY, "day": limits.DAY, "": 1}
+
+
+def text(page: str) -> str:
+    return (SPEC / f"{page}.md").read_text("utf-8")
 
 
 def names(page: str) -> list[str]:
     """The dotted names on a page that are the code's."""
-    found = NAME.findall((SPEC / f"{page}.md").read_text("utf-8"))
-    return [name for name in found if name.split(".")[0] in MODULES | {"sottovoce_wire"}]
+    return [name for name in NAME.findall(text(page)) if name.split(".")[0] in MODULES | {"sottovoce_wire"}]
+
+
+def resolve(name: str) -> object:
+    """What a dotted name stands for. Raises AttributeError or ImportError if it stands for nothing."""
+    parts = name.split(".")
+    module, path = (".".join(parts[:2]), parts[2:]) if parts[0] == "sottovoce_wire" else (parts[0], parts[1:])
+    target: object = import_module(module if parts[0] == "sottovoce_wire" else f"sottovoce.crypto.{module}")
+    for part in path:
+        target = getattr(target, part)
+    return target
+
+
+def planted_faults() -> set[str]:
+    return {
+        fault["name"]
+        for file in (ROOT / "tests" / "sabotage").glob("*.toml")
+        for fault in tomllib.loads(file.read_text("utf-8"))["fault"]
+    }
+
+
+def defined_tests() -> set[str]:
+    return {
+        name
+        for file in (ROOT / "tests" / "sottovoce").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)
+    }
+
+
+def constants(source: Path) -> list[str]:
+    """The bounds that a module itself defines."""
+    return [
+        node.target.id
+        for node in ast.parse(source.read_text("utf-8")).body
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and re.match(r"(MAX|MINIMUM|LOOK_AHEAD|EPOCH|WORN)_", node.target.id)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_function_that_a_page_names_exists(page: str) -> None:
     for name in names(page):
-        parts = name.split(".")
-        module, path = (".".join(parts[:2]), parts[2:]) if parts[0] == "sottovoce_wire" else (parts[0], parts[1:])
-        target: object = import_module(module if parts[0] == "sottovoce_wire" else f"sottovoce.crypto.{module}")
-        for part in path:
-            target = getattr(target, part)
+        resolve(name)
 
 
-def test_the_pages_of_constructions_name_their_functions() -> None:
-    for page in ("notation", "identity", "prekeys", "pqxdh", "sealed", "ratchet", "padding"):
-        assert names(page)
+@pytest.mark.parametrize("page", CONSTRUCTIONS)
+def test_the_page_of_a_construction_names_its_functions(page: str) -> None:
+    assert names(page)
+
+
+@pytest.mark.parametrize("path", sorted(SPEC.glob("*.md")), ids=lambda path: path.stem)
+def test_every_page_that_a_page_links_to_exists(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text("utf-8"))
+    assert [link for link in links if not (SPEC / link).exists()] == []
+
+
+def test_every_page_stands_in_the_reading_order() -> None:
+    listed = set(re.findall(r"\]\(([a-z-]+)\.md\)", text("README")))
+    assert listed == {path.stem for path in SPEC.glob("*.md")} - {"README"}
 
 
 def test_the_spec_lists_exactly_these_refusals() -> None:
-    listed = re.findall(r"^\| `([a-z_]+)` \|", (SPEC / "notation.md").read_text("utf-8"), re.MULTILINE)
+    listed = re.findall(r"^\| `([a-z_]+)` \|", text("notation"), re.MULTILINE)
     assert listed == [reason.value for reason in errors.Reason]
 
 
-def test_the_limits_of_the_ratchet_are_those_in_the_spec() -> None:
-    rows = re.findall(r"^\| `(\w+\.MAX_\w+)` \| ([\d,]+) \|", (SPEC / "ratchet.md").read_text("utf-8"), re.MULTILINE)
-    assert {name: int(value.replace(",", "")) for name, value in rows} == {
-        "ratchet.MAX_STEPS": ratchet.MAX_STEPS,
-        "chain_key.MAX_SKIPPED": chain_key.MAX_SKIPPED,
-        "chain_key.MAX_CHAIN": chain_key.MAX_CHAIN,
+def test_the_limits_of_this_room_are_exactly_those_in_the_spec() -> None:
+    rows = re.findall(r"^\| `(\w+\.[A-Z_]+)` \| ([\d,]+) ?(\w*) \|", text("limits"), re.MULTILINE)
+    assert {name: int(value.replace(",", "")) * UNITS[unit] for name, value, unit in rows} == {
+        f"{source.stem}.{constant}": resolve(f"{source.stem}.{constant}")
+        for source in SOURCES
+        for constant in constants(source)
     }
+
+
+@pytest.mark.parametrize("page", MARKED)
+def test_every_must_of_a_marked_page_has_a_mark(page: str) -> None:
+    """In its own paragraph, or in the table that follows."""
+    paragraphs = [*text(page).split("\n\n"), ""]
+    unmarked = [each for each, after in pairwise(paragraphs) if "MUST" in each and not MARK.search(each + after)]
+    assert unmarked == []
+
+
+def test_every_rule_with_a_mark_has_a_test_or_a_planted_fault() -> None:
+    rules: dict[str, list[str]] = tomllib.loads(Path(__file__).with_name("musts.toml").read_text("utf-8"))
+    assert set(rules) == {mark for page in PAGES for mark in MARK.findall(text(page))}
+    known = planted_faults() | defined_tests()
+    assert {mark: missing for mark, named in rules.items() if (missing := set(named) - known) or not named} == {}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.protocol import content
-from sottovoce.protocol.content import Body, ContactAddress, Text, decode_body, encode_body
+from sottovoce.protocol.content import Acknowledgement, Body, ContactAddress, Text, decode_body, encode_body
 from sottovoce_wire import limits, padding
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import MessageId, QueueId, SendKey
@@ -18,6 +18,12 @@ BODY = Body(1, bytes(8), CONTACT, Text(MessageId(bytes(16)), 1_700_000_000_000, 
 @given(st.text(), st.none() | st.just(CONTACT), st.integers(0, 2**53 - 1))
 def test_a_body_is_what_it_was(text: str, contact: ContactAddress | None, sent_at: int) -> None:
     body = Body(1, bytes(8), contact, Text(MessageId(bytes(16)), sent_at, text))
+    assert decode_body(encode_body(body)) == body
+
+
+def test_a_sign_of_life_says_nothing_but_that() -> None:
+    body = Body(1, bytes(8), None, Acknowledgement())
+    assert encode_body(body) == msgspec.msgpack.encode([1, bytes(8), None, [2]])
     assert decode_body(encode_body(body)) == body
 
 
@@ -40,6 +46,8 @@ def _text(**changes: object) -> list[object]:
         [0, bytes(8), None, _text()],
         [1, bytes(7), None, _text()],
         [1, bytes(8), None, [2, *_text()[1:]]],
+        [1, bytes(8), None, [2, 0]],
+        [1, bytes(8), None, [3]],
         [1, bytes(8), None, _text(message_id=bytes(15))],
         [1, bytes(8), None, _text(sent_at=-1)],
         [1, bytes(8), None, _text(text=b"\xff")],

@@ -144,6 +144,17 @@ def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> 
     assert path.read_bytes() == before
 
 
+def test_a_store_from_before_the_first_release_is_refused_and_says_what_to_do(path: Path) -> None:
+    store = open_store(path)
+    store._connection.pragma("user_version", schema.UNRELEASED)
+    store.close()
+    before = path.read_bytes()
+    with pytest.raises(errors.StoreVersion, match="before the first release") as refused:
+        open_store(path)
+    assert "register again" in refused.value.diagnostics()
+    assert path.read_bytes() == before
+
+
 def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(path: Path) -> None:
     make(path)
     path.write_bytes(b"a letter to the editor, " * 1000)

@@ -1,0 +1,129 @@
+"""The client's task that heals sessions: it makes the handshakes that are wanted and gives the answers that are owed.
+
+Whether and when stands in `protocol.healing`. Nothing here is sent to an account that the person has not written to.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from sottovoce_wire.ids import AccountId, DeviceId
+
+from . import errors
+from .crypto.errors import CryptoRefusal
+from .directory import Directory
+from .local import Local, now_ms, unexpected
+from .protocol import healing, sessions
+from .protocol.opening import Opener
+from .protocol.state import Own, Peer
+from .store.database import Tables
+
+#: Seconds between two looks at what time alone has made due.
+EVERY: Final = 300.0
+#: Envelopes that may be waiting when answers are added: an outbox that does not empty is not filled further.
+OUTBOX_ENOUGH: Final = 1_000
+
+
+class Mender:
+    """Keeps the sessions of one device in order. `wake_sender` is told of relays that there is something for."""
+
+    def __init__(
+        self, local: Local, directory: Directory, own: Own, opener: Opener, wake_sender: Callable[[str], None]
+    ) -> None:
+        self._local = local
+        self._directory = directory
+        self._own = own
+        self._opener = opener
+        self._wake_sender = wake_sender
+        self._due = trio.Event()
+
+    def wake(self) -> None:
+        """Something is due."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Mend, wait, mend again, for ever. After a failure it waits the whole time, whatever comes in.
+
+        Cancellation: what is not done stays wanted."""
+        while True:
+            self._due = trio.Event()
+            try:
+                await self.mend()
+            except errors.SottovoceError:
+                await trio.sleep(EVERY)
+            except Exception as error:
+                unexpected(error)
+                await trio.sleep(EVERY)
+            else:
+                with trio.move_on_after(EVERY):
+                    await self._due.wait()
+
+    async def mend(self) -> None:
+        """Do what is due now. Raises ServerUnreachable, ServerRefused, WrongServer, StoreFailed.
+
+        Cancellation: what is not done stays wanted."""
+
+        def look(tables: Tables) -> list[tuple[AccountId, DeviceId]]:
+            now = now_ms()
+            self._opener.tend(tables, now)
+            healing.notice_silence(tables, now // 1000)
+            return list(tables.wants.of_contacts())
+
+        for account_id, device_id in await self._local.transact(look):
+            await self._renew(account_id, device_id)
+        self._wake(await self._local.transact(self._answer))
+
+    async def _renew(self, account_id: AccountId, device_id: DeviceId) -> None:
+        """Make a handshake with a device and send it. If it has no usable keys, that is all for this time."""
+        now = now_ms() // 1000
+        try:
+            peer, bundles = await self._directory.bundles(account_id, [device_id], now)
+        except (errors.UntrustedKeys, errors.UnknownRecipient):
+            await self._local.transact(lambda tables: tables.wants.done(account_id, device_id, now))
+            return
+
+        def start(tables: Tables) -> set[str]:
+            if (account_id, device_id) not in tables.wants.of_contacts():
+                return set()  # a message has made a handshake meanwhile
+            try:
+                with tables.savepoint():
+                    return self._start(tables, peer, bundles, now)
+            except CryptoRefusal:
+                return set()
+            finally:
+                tables.wants.done(account_id, device_id, now)
+
+        self._wake(await self._local.transact(start))
+
+    def _start(self, tables: Tables, peer: Peer, bundles: list[sessions.Bundle], now: int) -> set[str]:
+        sessions.learn(tables, peer)
+        for bundle in bundles:
+            sessions.start(tables, self._own, bundle, now)
+        return {
+            origin
+            for bundle in bundles
+            for origin in self._acknowledge(tables, peer.account_id, bundle.entry.device_id, now)
+        }
+
+    def _answer(self, tables: Tables) -> set[str]:
+        now = now_ms() // 1000
+        if tables.outbox.size() >= OUTBOX_ENOUGH:
+            return set()
+        due = healing.answers_due(tables, now)
+        return {origin for device in due for origin in self._acknowledge(tables, *device, now)}
+
+    def _acknowledge(self, tables: Tables, account_id: AccountId, device_id: DeviceId, now: int) -> set[str]:
+        try:
+            with tables.savepoint():  # the ratchet moves before the message is sealed, which may be refused
+                envelope = sessions.acknowledge(tables, self._own, account_id, device_id, now)
+        except CryptoRefusal:  # a session that cannot go on; the next message makes another
+            envelope = None
+        if envelope is None:
+            return set()
+        tables.outbox.add(envelope, now)
+        return {envelope.address.origin}
+
+    def _wake(self, origins: set[str]) -> None:
+        for origin in origins:
+            self._wake_sender(origin)

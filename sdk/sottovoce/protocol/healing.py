@@ -1,0 +1,95 @@
+"""When a session heals, and how one side tells the other that it is there: who is owed a sign of life, and which device
+is to get a new handshake.
+
+Rules and rows only. A reset is a handshake and nothing else, and whoever wants one writes it down here; the client
+makes it. Nothing of this reaches an account that the person has never written to. Spec: sessions, healing.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from sottovoce_wire import limits
+from sottovoce_wire.ids import AccountId, DeviceId
+
+from ..crypto import primitives
+from .state import Session, State, Want
+
+#: Failures under known tags, without a success between, that ask for a handshake. A relay can cause them at will.
+FAILURES: Final = 3
+#: A contact gets an answer after this many messages, or at a random time within a day of the first.
+ANSWER_AFTER: Final = 50
+ANSWER_WITHIN: Final = limits.DAY
+#: A peer that has said nothing for so many messages, or so long, may have lost the session.
+SILENT_MESSAGES: Final = 200
+SILENT_FOR: Final = 72 * limits.HOUR
+#: One handshake with a device for each reason in this time. The longer ones can be provoked by anybody.
+AT_MOST_EVERY: Final = {
+    Want.FAILURES: 6 * limits.HOUR,
+    Want.LOST: 6 * limits.HOUR,
+    Want.UNFINISHED: 7 * limits.DAY,
+    Want.SILENCE: 7 * limits.DAY,
+}
+
+
+def want(state: State, account_id: AccountId, device_id: DeviceId, reason: Want, now: int) -> None:
+    """Write down that a device is to get a handshake, unless it got one for this reason not long ago, or nothing is
+    known of it: strangers make as many names as they like."""
+    if not state.peers.is_contact(account_id) and state.sessions.sending(account_id, device_id) is None:
+        return
+    last = state.wants.last(account_id, device_id, reason)
+    if last is None or abs(now - last) >= AT_MOST_EVERY[reason]:
+        state.wants.add(account_id, device_id, reason)
+
+
+def failed(state: State, session_id: bytes, now: int) -> None:
+    """A message under a known tag did not open. Nothing else is concluded from one: bits can be flipped at will."""
+    session = state.sessions.get(session_id)
+    if session is None:
+        return
+    state.sessions.put(replace(session, failures=session.failures + 1))
+    if session.failures + 1 >= FAILURES and session.replaced_at is None:
+        want(state, session.account_id, session.device_id, Want.FAILURES, now)
+
+
+def heard(session: Session, now: int, *, on_contact_queue: bool) -> Session:
+    """The session after a message came on it. What comes on the contact queue proves that the peer knows it."""
+    confirmed = session.address_confirmed or on_contact_queue
+    return replace(
+        session,
+        unanswered=None,
+        address_confirmed=confirmed,
+        heard_at=now,
+        failures=0,
+        silent=0,
+        silent_since=None,
+    )
+
+
+def owe(session: Session, now: int) -> Session:
+    """The sending session after a message came that asks for an answer."""
+    due = session.answer_by
+    if due is None:
+        due = now + int.from_bytes(primitives.random_bytes(4), "big") % ANSWER_WITHIN
+    return replace(session, owed=session.owed + 1, answer_by=due)
+
+
+def spoke(session: Session, now: int, *, asks: bool) -> Session:
+    """The session after a message was sent on it; `asks` for one that asks for an answer."""
+    since = now if asks and session.silent_since is None else session.silent_since
+    return replace(session, owed=0, answer_by=None, silent=session.silent + asks, silent_since=since)
+
+
+def notice_silence(state: State, now: int) -> None:
+    """Want handshakes with devices that have said nothing for long."""
+    for session in state.sessions.silent(SILENT_MESSAGES, now - SILENT_FOR):
+        want(state, session.account_id, session.device_id, Want.SILENCE, now)
+
+
+def answers_due(state: State, now: int) -> list[tuple[AccountId, DeviceId]]:
+    """The devices of contacts that are owed an answer now."""
+    return [(session.account_id, session.device_id) for session in state.sessions.owing(ANSWER_AFTER, now)]
+
+
+def is_pending(state: State, now: int) -> bool:
+    """Whether there is a handshake to make or an answer to give."""
+    return bool(state.wants.of_contacts() or state.sessions.owing(ANSWER_AFTER, now))

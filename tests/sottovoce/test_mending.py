@@ -1,0 +1,221 @@
+"""The client that heals its sessions, against a real server; and what it does when the keyserver is no help."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from sottovoce import errors, mending, open_client
+from sottovoce.crypto.errors import CryptoRefusal, Reason
+from sottovoce.directory import Directory
+from sottovoce.local import Local, now_ms
+from sottovoce.mending import Mender
+from sottovoce.protocol import healing, sessions
+from sottovoce.protocol.opening import Outcome
+from sottovoce.protocol.state import Peer, Want
+from sottovoce.store.database import Tables, open_store
+from sottovoce_wire.ids import AccountId, DeviceId
+from tests.servers import ServerProcess
+from tests.sottovoce.people import ORIGIN, Person
+from tests.sottovoce.test_client import PATIENCE, register, take
+
+NOW = now_ms() // 1000
+
+
+def change(path: Path, *statements: str) -> None:
+    """Change a store while nobody uses it."""
+    store = open_store(path)
+    with store.transaction() as tables:
+        for statement in statements:
+            tables.sessions._execute(statement)
+    store.close()
+
+
+async def test_a_client_that_hears_nothing_for_days_starts_anew_and_is_heard(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    """Bob's store was put back from before he knew anybody. Neither person does anything about it."""
+    a, b = tmp_path / "a.db", tmp_path / "b.db"
+    await register(b, shared_server, "restored")
+    async with open_client(a, server=shared_server.url) as alice:
+        await alice.register("steadfast")
+        await alice.send("restored", "one")
+        async with open_client(b, server=shared_server.url) as bob:
+            assert await take(bob, 1) == ["one"]
+            await bob.send("steadfast", "two")
+        assert await take(alice, 1) == ["two"]
+        await alice.send("restored", "lost")
+    change(b, "DELETE FROM sessions", "DELETE FROM accepted_handshakes")
+    change(a, "UPDATE sessions SET silent_since = silent_since - 259200")
+    async with open_client(a, server=shared_server.url) as alice:
+        with trio.fail_after(PATIENCE):
+            while True:
+                settled = alice._sender.settled
+                if await alice._local.transact(_generations) == [2, 1] and not await alice._local.transact(_waiting):
+                    break
+                await settled.wait()
+        await alice.send("restored", "three")
+    async with open_client(b, server=shared_server.url) as bob:
+        assert await take(bob, 1) == ["three"]
+        assert await bob._local.transact(lambda tables: len(tables.held.all())) == 1
+
+
+def _generations(tables: Tables) -> list[int]:
+    rows = tables.sessions._execute("SELECT generation FROM sessions ORDER BY generation DESC")
+    return [generation for (generation,) in rows]
+
+
+def _waiting(tables: Tables) -> int:
+    return tables.outbox.size()
+
+
+class Keyserver:
+    """Hands out the bundles of one person, or fails."""
+
+    def __init__(self, person: Person, error: errors.SottovoceError | None = None) -> None:
+        self.person = person
+        self.error = error
+        self.asked = 0
+
+    async def bundles(
+        self, account_id: AccountId, devices: Sequence[DeviceId] | None, now: int
+    ) -> tuple[Peer, list[sessions.Bundle]]:
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        assert (account_id, devices) == (self.person.own.account_id, [self.person.own.device.device_id])
+        return self.person.peer(), [self.person.bundle(now)]
+
+
+def mender(person: Person, keyserver: Keyserver, wake: Callable[[str], None] = lambda _: None) -> Mender:
+    return Mender(Local(person.store), cast("Directory", keyserver), person.own, person.opener, wake)
+
+
+@pytest.fixture
+def talking(alice: Person, bob: Person) -> tuple[Person, Person]:
+    alice.meet(bob, NOW)
+    assert bob.read(alice.write(bob, "hello", NOW), NOW) is Outcome.NEW
+    assert alice.read(bob.write(alice, "hello back", NOW), NOW) is Outcome.NEW
+    return alice, bob
+
+
+def want(one: Person, other: Person) -> None:
+    with one.store.transaction() as tables:
+        tables.wants.add(other.own.account_id, other.own.device.device_id, Want.FAILURES)
+
+
+def outbox(person: Person) -> list[bytes]:
+    with person.store.transaction() as tables:
+        return [waiting.outgoing.body for waiting in tables.outbox.batch(ORIGIN, set())]
+
+
+async def test_a_wanted_handshake_is_made_once_and_sent(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    want(alice, bob)
+    keyserver, woken = Keyserver(bob), list[str]()
+    for _ in range(2):
+        await mender(alice, keyserver, woken.append).mend()
+    assert keyserver.asked == 1
+    assert woken == [ORIGIN]
+    (envelope,) = outbox(alice)
+    assert bob.read(envelope, NOW) is Outcome.CONTROL
+    assert alice.sending(bob).session_id == bob.sending(alice).session_id
+
+
+async def test_an_answer_that_is_owed_is_given(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    for number in range(50):
+        assert bob.read(alice.write(bob, str(number), NOW), NOW) is Outcome.NEW
+    woken: list[str] = []
+    await mender(bob, Keyserver(alice), woken.append).mend()
+    assert woken == [ORIGIN]
+    (envelope,) = outbox(bob)
+    assert alice.read(envelope, NOW) is Outcome.CONTROL
+
+
+@pytest.mark.parametrize("error", [errors.UntrustedKeys("no"), errors.UnknownRecipient("no")])
+async def test_a_device_without_usable_keys_is_left_for_this_time(
+    talking: tuple[Person, Person], error: errors.SottovoceError
+) -> None:
+    alice, bob = talking
+    want(alice, bob)
+    keyserver = Keyserver(bob, error)
+    for _ in range(2):
+        await mender(alice, keyserver).mend()
+    assert keyserver.asked == 1
+    assert outbox(alice) == []
+
+
+async def test_a_list_that_does_not_follow_the_known_one_starts_nothing(
+    talking: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = talking
+    want(alice, bob)
+
+    def forked(*_: object) -> Peer:
+        raise CryptoRefusal(Reason.FORKED_LIST, "two lists of one version")
+
+    monkeypatch.setattr(sessions, "newest", forked)
+    keyserver = Keyserver(bob)
+    for _ in range(2):
+        await mender(alice, keyserver).mend()
+    assert keyserver.asked == 1
+    assert alice.sending(bob).generation == 1
+
+
+async def test_after_a_failure_the_keyserver_is_left_alone_whatever_comes_in(
+    talking: tuple[Person, Person], mock_clock: trio.testing.MockClock
+) -> None:
+    alice, bob = talking
+    want(alice, bob)
+    keyserver, sent = Keyserver(bob, errors.ServerUnreachable("away")), trio.Event()
+    task = mender(alice, keyserver, lambda _: sent.set())
+
+    async def let_it_run() -> None:
+        """Until the task has looked into the store and acted on that, if it does."""
+        await trio.testing.wait_all_tasks_blocked()
+        await task._local.transact(lambda _: None)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task.run)
+        await let_it_run()
+        for seconds, asked in ((0, 1), (mending.EVERY - 1, 1), (1, 2)):
+            mock_clock.jump(seconds)
+            task.wake()
+            await let_it_run()
+            assert keyserver.asked == asked
+        keyserver.error = None
+        mock_clock.jump(mending.EVERY)
+        await sent.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_outbox_that_does_not_empty_is_not_filled_further(
+    talking: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = talking
+    for number in range(50):
+        assert bob.read(alice.write(bob, str(number), NOW), NOW) is Outcome.NEW
+    monkeypatch.setattr(mending, "OUTBOX_ENOUGH", 0)
+    await mender(bob, Keyserver(alice)).mend()
+    assert outbox(bob) == []
+
+
+async def test_a_sign_of_life_that_is_refused_moves_no_ratchet(alice: Person, bob: Person) -> None:
+    """A message is encrypted before it is sealed, and sealing looks at the list. Otherwise the ratchet in memory would
+    be ahead of its row."""
+    alice.meet(bob, NOW)
+    alice.write(bob, "hello", NOW)
+    with alice.store.transaction() as tables:
+        tables.peers._execute("UPDATE peers SET device_list = ?", (alice.own.device_list,))
+        tables.sessions.put(replace(alice.sending(bob), owed=healing.ANSWER_AFTER, answer_by=NOW))
+    before = alice.sending(bob).ratchet.pack()
+    await mender(alice, Keyserver(bob)).mend()
+    assert outbox(alice) == []
+    assert alice.sending(bob).ratchet.pack() == before
