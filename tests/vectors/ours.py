@@ -427,7 +427,7 @@ def _drawn(step: Case) -> Iterator[None]:
     """What a sender draws: r, and what stands in the step only where it is needed."""
     with (
         patch.object(message, "new_nonce", lambda: step.bytes("nonce")),
-        patch.object(OwnExchangeKey, "generate", lambda: OwnExchangeKey(step.bytes("ratchetSecret"))),
+        patch.object(OwnExchangeKey, "generate_for_a_turn", lambda: OwnExchangeKey(step.bytes("ratchetSecret"))),
         patch.object(OwnKemKey, "generate", lambda: OwnKemKey(step.bytes("kemSeed"))),
     ):
         yield
@@ -444,7 +444,7 @@ def _responding(case: Case) -> _Side:
     bob = _Side(Ratchet.responder(_keys(case), OwnExchangeKey(case.bytes("signedPrekeySecret")), 0))
     for item in case.items("history"):
         if item[:1] == b"\x00":
-            with patch.object(OwnExchangeKey, "generate", lambda secret=item[1:]: OwnExchangeKey(secret)):
+            with patch.object(OwnExchangeKey, "generate_for_a_turn", lambda secret=item[1:]: OwnExchangeKey(secret)):
                 bob.ratchet.encrypt(b"", 0)
         else:
             bob.read(item, bob.find(item), 0)

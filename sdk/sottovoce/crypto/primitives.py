@@ -233,7 +233,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> None:
 class PeerExchangeKey:
     """A peer's X25519 public key, 32 bytes. Raises CryptoRefusal (BAD_KEY) unless canonical and of large order."""
 
-    __slots__ = ("public",)
+    __slots__ = ("_key", "public")
 
     def __init__(self, public: bytes) -> None:
         coordinate = int.from_bytes(public, "little")
@@ -241,11 +241,14 @@ class PeerExchangeKey:
         if len(public) != KEY_LENGTH or coordinate >= _FIELD or coordinate in _X25519_SMALL_ORDER:
             raise CryptoRefusal(Reason.BAD_KEY, "an exchange key is not canonical or has small order")
         self.public: Final = public
+        self._key: X25519PublicKey | None = None
 
     @property
     def key(self) -> X25519PublicKey:
         """The object of `cryptography`."""
-        return X25519PublicKey.from_public_bytes(self.public)
+        if self._key is None:
+            self._key = X25519PublicKey.from_public_bytes(self.public)
+        return self._key
 
 
 class OwnExchangeKey:
@@ -265,7 +268,12 @@ class OwnExchangeKey:
 
     @classmethod
     def generate(cls) -> "OwnExchangeKey":
-        """A new key pair."""
+        """A new key pair that stays, or serves several exchanges."""
+        return cls(random_bytes(KEY_LENGTH))
+
+    @classmethod
+    def generate_for_a_turn(cls) -> "OwnExchangeKey":
+        """A new key pair for an exchange or two."""
         secret = random_bytes(KEY_LENGTH)
         return cls.restore(secret, sodium.crypto_scalarmult_base(secret))
 

@@ -216,7 +216,7 @@ class Ratchet:
         """The sending half step. It waits for something to send; a post-quantum secret that is due is mixed in."""
         if isinstance(sending, Unanswered):
             raise CryptoRefusal(Reason.NOTHING_RECEIVED, "a responder opens a message before it sends one")
-        own = OwnExchangeKey.generate()
+        own = OwnExchangeKey.generate_for_a_turn()
         secret, epoch, agreement = b"", self.epoch, self._agreement
         if isinstance(agreement, pq_ratchet.Due):
             secret, epoch, self._messages = agreement.secret, epoch + 1, 0

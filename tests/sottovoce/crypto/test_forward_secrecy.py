@@ -274,15 +274,15 @@ def test_a_victim_that_only_listens_never_shuts_the_thief_out(pair: Pair) -> Non
 
 
 def leak(monkeypatch: pytest.MonkeyPatch, tell: Callable[[OwnExchangeKey], None]) -> None:
-    """Every X25519 key that is made from now on, told as soon as it is made."""
-    generate = OwnExchangeKey.generate
+    """Every ratchet key that is made from now on, told as soon as it is made."""
+    generate = OwnExchangeKey.generate_for_a_turn
 
     def watched() -> OwnExchangeKey:
         key = generate()
         tell(key)
         return key
 
-    monkeypatch.setattr(OwnExchangeKey, "generate", watched)
+    monkeypatch.setattr(OwnExchangeKey, "generate_for_a_turn", watched)
 
 
 def steal_in(state: type, monkeypatch: pytest.MonkeyPatch) -> tuple[Side, Side, Side, Thief]:

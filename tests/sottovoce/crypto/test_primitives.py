@@ -1,6 +1,7 @@
 """The primitives: published vectors, a second implementation where there is one, and every refusal."""
 
 import hmac
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -242,8 +243,9 @@ def test_exchange_gives_the_rfc_7748_secret() -> None:
     assert shared.hex() == "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"
 
 
-def test_both_sides_of_an_exchange_share_the_secret() -> None:
-    alice, bob = OwnExchangeKey.generate(), OwnExchangeKey.generate()
+@pytest.mark.parametrize("make", [OwnExchangeKey.generate, OwnExchangeKey.generate_for_a_turn])
+def test_both_sides_of_an_exchange_share_the_secret(make: Callable[[], OwnExchangeKey]) -> None:
+    alice, bob = make(), OwnExchangeKey.generate()
     assert alice.exchange(PeerExchangeKey(bob.public)) == bob.exchange(PeerExchangeKey(alice.public))
 
 
