@@ -15,5 +15,5 @@ def start(command: str, extra: str, load: Callable[[], Callable[[], object]]) ->
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("sottovoce"):
             raise
-        sys.exit(f"{command}: {missing.name} is not installed: pip install 'sottovoce[{extra}]' brings it")
+        sys.exit(f"{command}: {missing.name} is not installed: pip install '.[{extra}]' in the clone brings it")
     sys.exit(program())  # type: ignore[arg-type] # cyclopts exits by itself, or gives the exit code

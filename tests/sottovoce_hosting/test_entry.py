@@ -28,4 +28,4 @@ def test_a_command_whose_extra_is_missing_says_so_in_one_line(command: str) -> N
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"{command}: ")
-    assert done.stderr.endswith(f" is not installed: pip install 'sottovoce[{extra}]' brings it\n")
+    assert done.stderr.endswith(f" is not installed: pip install '.[{extra}]' in the clone brings it\n")
