@@ -10,10 +10,12 @@ import pytest
 import trio
 
 from sottovoce import Client, errors, open_client, receiving
+from sottovoce.links import Link
 from sottovoce.local import Local
 from sottovoce.registration import prepare
 from sottovoce.store.database import Tables, open_store
 from sottovoce_relay.envelopes import closed_name, name_of
+from sottovoce_wire.frames import SendResults, decode_relay_message
 from sottovoce_wire.ids import send_key_hash
 from tests.servers import ServerProcess
 
@@ -323,6 +325,30 @@ async def test_a_server_killed_in_the_middle_of_a_thousand_lines_loses_and_repea
         with trio.fail_after(PATIENCE):
             await bob.wait_caught_up()
         assert await bob._local.transact(lambda tables: tables.inbox.unhandled(1)) == []
+
+
+async def test_an_envelope_is_in_the_outbox_when_its_answer_arrives(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent is not accepted: were it gone before, a crash between the two would lose it."""
+    receive = Link.receive
+    waiting: list[int] = []
+    await register(tmp_path / "b.db", server, "bob")
+    async with open_client(tmp_path / "a.db", server=server.url) as alice:
+        await alice.register("alice")
+
+        async def watched(link: Link) -> bytes:
+            message = await receive(link)
+            if any(isinstance(frame, SendResults) for frame in decode_relay_message(message)):
+                waiting.append(await alice._local.transact(lambda tables: tables.outbox.size()))
+            return message
+
+        monkeypatch.setattr(Link, "receive", watched)
+        await alice.send("bob", "hello")
+        with trio.fail_after(PATIENCE):
+            while await alice._local.transact(lambda tables: tables.outbox.size()):
+                await alice._sender.settled.wait()
+    assert waiting == [1]
 
 
 def _outbox(tables: Tables) -> list[tuple[bytes, bytes]]:
