@@ -426,7 +426,8 @@ class Ratchet:
 
     def pack(self) -> bytes:
         """The state for the encrypted store: version (1) ‖ session id ‖ root key ‖ epoch ‖ messages ‖ routes of both
-        next chains ‖ sending half ‖ receiving half, each with one byte that says which state it is in ‖ the post-quantum part."""
+        next chains ‖ sending half ‖ receiving half, each with one byte that says which state it is in ‖ the
+        post-quantum part."""
         start = _STATE.pack(_STATE_VERSION, self.session_id, self._root.key, self.epoch, self._messages)
         routes = self._next_sending.keys + self._next_receiving.keys
         halves = pack_sending(self._sending) + pack_receiving(self._receiving)
