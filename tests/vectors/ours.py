@@ -363,7 +363,7 @@ class _Side:
     def open(self, message: bytes, expected: Expected | None, now: int) -> Decrypted:
         """What a message says; nothing is kept of it outside the ratchet."""
         if expected is None:
-            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is not of this session")
+            raise CryptoRefusal(Reason.NOT_AUTHENTIC, "no header key opens the message")
         found = lambda chain, number: self._skipped.get((chain, number))  # noqa: E731 - a store in a line
         return self.ratchet.decrypt(message, expected, found, lambda _: None, now)
 

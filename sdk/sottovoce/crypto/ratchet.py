@@ -232,7 +232,7 @@ class Ratchet:
     # --- Receiving -----------------------------------------------------------------------------------------------
 
     def expected(self) -> tuple[tuple[bytes, Expected], ...]:
-        """The routing tags that announce a message of this session, without those of skipped keys."""
+        """The routing tags under which the peer's messages are expected, without those of skipped keys."""
         receiving = self._receiving
         silent = self._next_receiving.announce(self._seen + 1, 0, LOOK_AHEAD_SILENT)
         return (*silent, *receiving.window()) if isinstance(receiving, Receiving) else tuple(silent)

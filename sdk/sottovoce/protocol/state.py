@@ -283,7 +283,7 @@ class HeldMessages(Protocol):
         """There are new header keys to try on all."""
 
     def wait(self, position: int, session_id: bytes, retry_at: int) -> None:
-        """It is this session's, and waits until `retry_at`."""
+        """It belongs to `session_id`, and waits until `retry_at`."""
 
     def remove(self, position: int) -> None:
         """It was opened, or never will be."""

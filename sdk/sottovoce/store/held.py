@@ -73,7 +73,7 @@ class HeldTable:
         self._execute("UPDATE held_messages SET searched = 0 WHERE session_id IS NULL AND searched")
 
     def wait(self, position: int, session_id: bytes, retry_at: int) -> None:
-        """It is this session's, and waits until `retry_at`."""
+        """It belongs to `session_id`, and waits until `retry_at`."""
         self._execute(
             "UPDATE held_messages SET session_id = ?, retry_at = ? WHERE position = ?", (session_id, retry_at, position)
         )

@@ -111,7 +111,7 @@ STEPS: Final = (
         tag BLOB NOT NULL,
         held_at INTEGER NOT NULL,             -- unix seconds
         searched INTEGER NOT NULL,            -- every session's header keys were tried
-        session_id BLOB,                      -- it waits for this session to have steps again
+        session_id BLOB,                      -- whose budget of steps it waits for
         retry_at INTEGER NOT NULL             -- unix seconds, and until then
     );
     CREATE TABLE held_bodies (                -- apart, so that a look at all that is held reads none of them
