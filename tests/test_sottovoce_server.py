@@ -10,24 +10,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-import trio
-import trio_websocket
 
 import sottovoce_relay.app
 from sottovoce_hosting.testing import PATIENCE, ServerProcess, server_command, server_process
 from sottovoce_wire import directory as wire
 from sottovoce_wire.errors import Code
-from sottovoce_wire.frames import (
-    ClientFrame,
-    Goodbye,
-    Hello,
-    Ping,
-    Pong,
-    RelayFrame,
-    Welcome,
-    decode_relay_message,
-    message,
-)
+from sottovoce_wire.frames import Hello, Ping, Pong, message
+from tests.relay_clients import connect
 
 COMMAND = (sys.executable, "-m", "sottovoce_server")
 RELAY = sottovoce_relay.app.PATH
@@ -41,19 +30,6 @@ def get(server: ServerProcess, path: str) -> httpx.Response:
     return httpx.get(server.url + path, trust_env=False)
 
 
-async def talk(socket: trio_websocket.WebSocketConnection, frame: ClientFrame) -> RelayFrame:
-    await socket.send_message(message(frame))
-    return await hear(socket)
-
-
-async def hear(socket: trio_websocket.WebSocketConnection) -> RelayFrame:
-    with trio.fail_after(PATIENCE):
-        data = await socket.get_message()
-    assert isinstance(data, bytes)
-    (frame,) = decode_relay_message(data)
-    return frame
-
-
 @pytest.mark.parametrize("command", [[], ["serve"]], ids=["bare", "serve"])
 async def test_one_port_is_relay_and_keyserver(tmp_path: Path, command: list[str]) -> None:
     with server_process([*COMMAND, *command, "--data", tmp_path / "data", "--port", "0"]) as server:
@@ -61,10 +37,9 @@ async def test_one_port_is_relay_and_keyserver(tmp_path: Path, command: list[str
         assert [get(server, path).status_code for path in ("/livez", "/readyz")] == [200, 200]
         info = wire.decode(wire.Info, get(server, wire.PATH_INFO).content)
         assert info == wire.Info("sottovoce-keyserver", [1], server.url)
-        url = server.url.replace("http", "ws") + RELAY
-        async with trio_websocket.open_websocket_url(url) as connection:
-            assert isinstance(await talk(connection, Hello([1])), Welcome)
-            assert await talk(connection, Ping(7)) == Pong(7)
+        async with connect(server.url) as client:
+            await client.say(Ping(7))
+            assert await client.hear() == Pong(7)
         names = {path.name for path in (tmp_path / "data").iterdir()}
         assert {"relay.db", "keyserver.db"} <= names
         server.process.send_signal(signal.SIGTERM)
@@ -73,13 +48,9 @@ async def test_one_port_is_relay_and_keyserver(tmp_path: Path, command: list[str
 
 async def test_it_ends_in_order_with_a_client_connected(tmp_path: Path) -> None:
     with server_process(serving(tmp_path)) as server:
-        url = server.url.replace("http", "ws") + RELAY
-        async with trio_websocket.open_websocket_url(url) as connection:
-            await talk(connection, Hello([1]))
+        async with connect(server.url) as client:
             server.process.send_signal(signal.SIGTERM)
-            goodbye = await hear(connection)
-            assert isinstance(goodbye, Goodbye)
-            assert goodbye.code == Code.SHUTTING_DOWN
+            assert (await client.goodbye()).code == Code.SHUTTING_DOWN
         assert server.wait() == (0, "")
 
 
