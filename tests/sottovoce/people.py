@@ -7,7 +7,8 @@ from sottovoce.crypto import identity
 from sottovoce.crypto.prekeys import OwnPrekeys, open_prekeys
 from sottovoce.protocol import healing, sessions
 from sottovoce.protocol.content import Text
-from sottovoce.protocol.opening import Opener, Outcome
+from sottovoce.protocol.opening import Opener
+from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.routing import Found
 from sottovoce.protocol.state import Address, Outgoing, Own, Peer, Session
 from sottovoce.registration import ROTATE_AFTER, own_of, prepare

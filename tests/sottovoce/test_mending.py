@@ -15,7 +15,7 @@ from sottovoce.directory import Directory
 from sottovoce.local import Local, now_ms
 from sottovoce.mending import Mender
 from sottovoce.protocol import healing, sessions
-from sottovoce.protocol.opening import Outcome
+from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Peer, Want
 from sottovoce.store.database import Tables, open_store
 from sottovoce_wire.ids import AccountId, DeviceId

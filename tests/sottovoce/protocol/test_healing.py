@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sottovoce.protocol import healing, opening, sessions
-from sottovoce.protocol.opening import Outcome
+from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.sessions import REPLACED_LIFETIME
 from sottovoce.protocol.state import Outgoing, Want
 from tests.sottovoce.people import Person

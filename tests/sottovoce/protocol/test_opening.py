@@ -8,9 +8,11 @@ import pytest
 
 from sottovoce.crypto import identity
 from sottovoce.crypto.identity import DeviceKeys
-from sottovoce.protocol import healing, opening, sessions
+from sottovoce.protocol import budgets, healing, opening, reading, sessions
+from sottovoce.protocol.budgets import StepBudget
 from sottovoce.protocol.content import ContactAddress
-from sottovoce.protocol.opening import Opener, Outcome, StepBudget
+from sottovoce.protocol.opening import Opener
+from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Outgoing, Peer
 from sottovoce.store import inbox
 from sottovoce_wire import records
@@ -301,7 +303,7 @@ def test_a_fault_of_the_library_in_one_envelope_is_recorded_and_taken_back(
     first, second = alice.write(bob, "one", NOW), alice.write(bob, "two", NOW)
     before = bob.dump()
     with monkeypatch.context() as patched:
-        patched.setattr(opening, "_keep_skipped", lambda *_: 1 // 0)
+        patched.setattr(reading, "_keep_skipped", lambda *_: 1 // 0)
         assert bob.read(first, NOW) is Outcome.UNDECRYPTABLE
     assert bob.undecryptable() == ["internal_error"]
     assert bob.dump() == before
@@ -314,7 +316,7 @@ def test_a_session_walks_a_bounded_number_of_steps_in_an_hour(talking: tuple[Per
     alice, bob = talking
     alice.skip(bob, 20_000, NOW)
     genuine = alice.write(bob, "genuine", NOW).body
-    walks = opening.STEPS_PER_HOUR // 20_000
+    walks = budgets.STEPS_PER_HOUR // 20_000
     outcomes = [bob.read(flip(genuine, -1 - at), NOW) for at in range(walks + 2)]
     assert outcomes == [Outcome.UNDECRYPTABLE] * walks + [Outcome.HELD] * 2
     assert bob.read(genuine, NOW) is Outcome.HELD
@@ -329,7 +331,7 @@ def test_a_session_walks_a_bounded_number_of_steps_in_an_hour(talking: tuple[Per
 def test_a_contact_has_one_budget_of_steps_for_all_its_sessions(
     talking: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "STEPS_PER_HOUR", 500)
+    monkeypatch.setattr(budgets, "STEPS_PER_HOUR", 500)
     alice, bob = talking
     outcomes = []
     for _ in range(6):
@@ -343,8 +345,8 @@ def test_a_contact_has_one_budget_of_steps_for_all_its_sessions(
 def test_strangers_walk_little_each_and_together_and_leave_few_keys(
     alice: Person, bob: Person, person: Callable[[str], Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "STRANGERS_STEPS", 200)
-    monkeypatch.setattr(opening, "ALL_STRANGERS_STEPS", 350)
+    monkeypatch.setattr(budgets, "STRANGERS_STEPS", 200)
+    monkeypatch.setattr(budgets, "ALL_STRANGERS_STEPS", 350)
     outcomes = []
     for stranger, steps in ((alice, 201), (person("carol"), 200), (person("dave"), 151), (person("eve"), 150)):
         stranger.meet(bob, NOW, one_time=False)
@@ -353,23 +355,23 @@ def test_strangers_walk_little_each_and_together_and_leave_few_keys(
     assert outcomes == [Outcome.UNDECRYPTABLE, Outcome.NEW, Outcome.UNDECRYPTABLE, Outcome.NEW]
     with bob.store.transaction() as tables:
         rows = tables.sessions._execute("SELECT count(*) FROM skipped_keys GROUP BY session_id").fetchall()
-    assert rows == [(opening.STRANGERS_SKIPPED_KEYS,)] * 2
+    assert rows == [(reading.STRANGERS_SKIPPED_KEYS,)] * 2
     assert bob.tags() == bob.derived_tags()
 
 
 def test_no_stranger_can_use_up_the_walks_that_a_little_disorder_needs(
     alice: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "ALL_STRANGERS_STEPS", 0)
+    monkeypatch.setattr(budgets, "ALL_STRANGERS_STEPS", 0)
     alice.meet(bob, NOW)
-    alice.skip(bob, opening.FREE_STEPS, NOW)
+    alice.skip(bob, budgets.FREE_STEPS, NOW)
     assert bob.read(alice.write(bob, "some were lost", NOW), NOW) is Outcome.NEW
 
 
 def test_many_accounts_give_nobody_steps_back() -> None:
     budget = StepBudget()
     contact = AccountId(bytes(32))
-    assert budget.spend(contact, opening.STEPS_PER_HOUR, NOW, is_contact=True)
+    assert budget.spend(contact, budgets.STEPS_PER_HOUR, NOW, is_contact=True)
     for number in range(1, 12_000):
         budget.spend(AccountId(number.to_bytes(32, "big")), 1, NOW, is_contact=False)
     assert not budget.spend(contact, 1, NOW, is_contact=True)

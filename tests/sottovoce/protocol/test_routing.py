@@ -15,8 +15,10 @@ from sottovoce.crypto import primitives
 from sottovoce.crypto.message import Expected
 from sottovoce.crypto.primitives import AeadKey
 from sottovoce.crypto.ratchet import Ratchet
-from sottovoce.protocol import opening, sessions
-from sottovoce.protocol.opening import HELD_FOR, SKIPPED_KEPT_FOR, Outcome, SearchBudget
+from sottovoce.protocol import budgets, opening, reading, sessions
+from sottovoce.protocol.budgets import SearchBudget
+from sottovoce.protocol.opening import HELD_FOR, SKIPPED_KEPT_FOR
+from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.routing import Found, Routing
 from sottovoce.store import held
 from sottovoce.store.database import Tables
@@ -245,11 +247,11 @@ def test_searches_are_bounded_and_what_is_not_searched_for_is_held(
     monkeypatch.setattr(Ratchet, "recognise", count)
     for envelope in junk(150):
         assert bob.read(envelope, NOW) is Outcome.HELD
-    assert len(searched) == opening.SEARCH_BURST, "one session is searched, so one trial is one search"
+    assert len(searched) == budgets.SEARCH_BURST, "one session is searched, so one trial is one search"
     assert bob.read(genuine, NOW) is Outcome.HELD
     with bob.store.transaction() as tables:
         bob.opener.search_again(tables, NOW * 1000 + 2_500)
-    assert len(searched) == opening.SEARCH_BURST + 50
+    assert len(searched) == budgets.SEARCH_BURST + 50
     with bob.store.transaction() as tables:
         bob.opener.search_again(tables, NOW * 1000 + 2_550)
     assert bob.texts()[-1] == "from far ahead"
@@ -323,7 +325,7 @@ def test_messages_that_wait_for_a_session_are_bounded_and_a_page_reads_none_of_t
     alice, bob = talking
     alice.skip(bob, 1_000, NOW)
     far = alice.write(bob, "far", NOW).body
-    monkeypatch.setattr(opening, "STEPS_PER_HOUR", 999)
+    monkeypatch.setattr(budgets, "STEPS_PER_HOUR", 999)
     for number in range(held.HELD_OF_SESSION + 3):
         assert bob.read(far[:-1] + bytes([far[-1] ^ 1 + number]), NOW) is Outcome.HELD
     assert held_count(bob) == held.HELD_OF_SESSION
@@ -347,7 +349,7 @@ def test_messages_that_wait_for_a_session_are_bounded_and_a_page_reads_none_of_t
 def test_what_is_held_unsearched_is_not_read_while_there_is_no_budget(
     bob: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for envelope in junk(opening.SEARCH_BURST + 1):
+    for envelope in junk(budgets.SEARCH_BURST + 1):
         assert bob.read(envelope, NOW) is Outcome.HELD
 
     def never(*_: object) -> bytes:
@@ -410,7 +412,7 @@ def test_only_the_newest_skipped_keys_are_kept_and_the_tags_of_the_others_go(tal
         assert bob.read(alice.write(bob, "and then", NOW), NOW) is Outcome.NEW
     assert bob.tags() == bob.derived_tags()
     with bob.store.transaction() as tables:
-        assert len(tables.sessions.skipped_tags(bob.sending(alice).session_id)) == opening.SKIPPED_KEYS
+        assert len(tables.sessions.skipped_tags(bob.sending(alice).session_id)) == reading.SKIPPED_KEYS
     assert bob.read(early, NOW) is not Outcome.NEW
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sottovoce.protocol import sessions
-from sottovoce.protocol.opening import Outcome
+from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Outgoing
 from tests.sottovoce.people import Person, make_person
 
