@@ -1,34 +1,25 @@
 """The command: `scripts/bench relay [--quick] [--only NAME] [--repeats N] [--json FILE] [--peers]`.
 
 Chooses scenarios, repeats them, prints. Whatever ends it, the processes and folders that it made go with it.
-`scripts/bench crypto` is `crypto`'s.
+`scripts/bench crypto` is `crypto`'s, and `scripts/bench sdk` is `sdk`'s.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import resource
-import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-from . import crypto, peers, relay, report
+from . import crypto, peers, relay, report, sdk
+from .ending import run_until_signal
 from .outcome import Outcome
 from .servers import is_in_memory
 from .wire import BenchError
-
-try:
-    from uvloop import Loop
-except ImportError:  # scripts/bench installs it; the tests do without
-    from asyncio import SelectorEventLoop as Loop
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -72,7 +63,8 @@ def _progress(text: str) -> None:
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measure a server as its users would. scripts/bench crypto --help: the cryptographic core.",
+        description="Measure a server as its users would. scripts/bench crypto --help: the cryptographic core;"
+        " scripts/bench sdk --help: the whole path.",
     )
     parser.add_argument("server", choices=["relay"])
     parser.add_argument("--only", action="append", metavar="NAME", help=f"of {', '.join(relay.SCENARIOS)}; or a figure")
@@ -159,41 +151,20 @@ def main(given: Sequence[str], sizes: relay.Sizes | None = None) -> int:
     if given[:1] == ["crypto"]:
         _warn_of_load()
         return crypto.main(given[1:])
+    if given[:1] == ["sdk"]:
+        _look_around()
+        return sdk.main(given[1:])
     asked = _arguments(given)
     _allow_many_files()
     _look_around()
     run = Run(sizes or (relay.QUICK if asked.quick else relay.FULL), _chosen(asked))
-    if number := _until_signal(run, asked.repeats or (1 if asked.quick else 3)):
+    if number := run_until_signal(partial(_measure, run, asked.repeats or (1 if asked.quick else 3))):
         return 128 + number
     keys = [key for key in report.KEYS if relay.FIGURES[key] in run.scenarios]
     _print_report(run, keys, asked)
     if asked.json:
         _write_json(run, keys, asked)
     return int(bool(run.failures))
-
-
-def _until_signal(run: Run, repeats: int) -> int:
-    received = 0
-
-    async def measure() -> None:
-        task = asyncio.current_task()
-
-        def end(number: int) -> None:
-            nonlocal received
-            if not received and task is not None:
-                task.cancel()
-            received = number
-
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, end, number)
-        await _measure(run, repeats)
-
-    try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            runner.run(measure())
-    except asyncio.CancelledError:
-        pass
-    return received
 
 
 if __name__ == "__main__":

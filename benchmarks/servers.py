@@ -112,6 +112,7 @@ async def process(
     environment: Mapping[str, str],
     stdout: int = asyncio.subprocess.DEVNULL,
     cwd: Path | None = None,
+    stdin: int = asyncio.subprocess.DEVNULL,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a command in `folder`, its errors in `folder/log`, in a session of its own that is ended with the block."""
     with (folder / "log").open("ab") as log:
@@ -119,7 +120,7 @@ async def process(
             *command,
             cwd=cwd or folder,
             env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=log,
             start_new_session=True,

@@ -10,9 +10,26 @@ What stands here is the whole public API, with `sottovoce.errors`. Names keep th
 wire protocol and the store's format have versions of their own and say so when they meet one they do not know.
 """
 
-from . import errors
+from sottovoce_wire.frames import Ttl
+
+from . import errors, events
 from .client import Client, open_client
 from .errors import SottovoceError
+from .events import Event
 from .message import Message, Sent
+from .people import Contact, Request, SafetyNumber
 
-__all__ = ["Client", "Message", "Sent", "SottovoceError", "errors", "open_client"]
+__all__ = [
+    "Client",
+    "Contact",
+    "Event",
+    "Message",
+    "Request",
+    "SafetyNumber",
+    "Sent",
+    "SottovoceError",
+    "Ttl",
+    "errors",
+    "events",
+    "open_client",
+]

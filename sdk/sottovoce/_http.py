@@ -1,17 +1,25 @@
 """The one module that knows which HTTP client the SDK uses: bounded requests to one origin, errors in our words."""
 
 import ssl
+from collections.abc import Iterable
 from typing import Final
 
-import httpx
+import httpcore
 import trio
 
 from sottovoce_wire import limits
 
 from . import errors
+from .proxies import Proxy, no_proxy
 
-_TIMEOUT: Final = httpx.Timeout(20.0, connect=10.0)
-_DEADLINE: Final = 30.0
+CONNECT_TIMEOUT: Final = 10.0
+#: Through a proxy, which may lead through several machines.
+PROXIED_TIMEOUT: Final = 40.0
+#: From a request to the end of its answer, on top of connecting.
+ANSWER_WITHIN: Final = 20.0
+#: A connection is used again within so many seconds.
+KEPT_OPEN: Final = 5.0
+_HEADERS: Final = (("Content-Type", "application/json"), ("Accept-Encoding", "identity"))
 
 
 def is_untrusted(error: BaseException | None) -> bool:
@@ -24,36 +32,45 @@ def is_untrusted(error: BaseException | None) -> bool:
 class Http:
     """Requests to one origin. Redirects are not followed: a signature names the origin that was dialled."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, proxy: Proxy | None) -> None:
         self._origin = origin
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False, follow_redirects=False)
+        self._proxy = proxy
+        self._connecting = CONNECT_TIMEOUT if proxy is None else PROXIED_TIMEOUT
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context() if origin.startswith("https:") else None,
+            keepalive_expiry=KEPT_OPEN,
+            network_backend=httpcore.TrioBackend() if proxy is None else _Proxied(proxy),
+        )
 
     async def request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """(status, body of at most 64 KiB). Raises ServerUnreachable, or WrongServer for an answer without an end.
 
         Cancellation: the request may or may not have been carried out.
         """
+        if self._proxy is not None:
+            self._proxy.check(self._origin)
         problem = f"no answer from {self._origin}"
         try:
-            with trio.fail_after(_DEADLINE):
-                async with self._client.stream(
+            with trio.fail_after(self._connecting + ANSWER_WITHIN):
+                async with self._pool.stream(
                     method,
                     self._origin + path,
-                    content=body,
-                    headers={"Content-Type": "application/json", "Accept-Encoding": "identity", **headers},
+                    content=body or None,
+                    headers=[*_HEADERS, *headers.items()],
+                    extensions={"timeout": {"connect": self._connecting}},
                 ) as response:
-                    return response.status_code, await self._bounded(response)
-        except (httpx.TransportError, trio.TooSlowError) as error:
+                    return response.status, await self._bounded(response)
+        except (httpcore.TimeoutException, httpcore.NetworkError, trio.TooSlowError) as error:
             if is_untrusted(error):
                 problem = f"the certificate of {self._origin} is not trusted"
             raise errors.ServerUnreachable(problem) from None
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError):
+        except (httpcore.ProtocolError, UnicodeError, ValueError):
             raise errors.WrongServer(f"{self._origin} does not speak HTTP as expected") from None
 
-    async def _bounded(self, response: httpx.Response) -> bytes:
+    async def _bounded(self, response: httpcore.Response) -> bytes:
         received = bytearray()
         with trio.CancelScope() as reading:
-            async for piece in response.aiter_raw():
+            async for piece in response.aiter_stream():
                 received += piece
                 if len(received) > limits.MAX_DIRECTORY_BODY:
                     reading.cancel()  # raised in the next read, it unwinds the library's generators in order
@@ -63,4 +80,34 @@ class Http:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._pool.aclose()
+
+
+class _Proxied(httpcore.AsyncNetworkBackend):
+    """Connections that the library takes for direct ones: TLS and HTTP are spoken through the proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._direct = httpcore.TrioBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the library's
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Have the proxy connect to `host`. The library always gives a `timeout`, in seconds."""
+        with trio.fail_after(timeout or PROXIED_TIMEOUT):
+            try:
+                stream = await self._direct.connect_tcp(self._proxy.host, self._proxy.port)
+            except httpcore.NetworkError:
+                raise no_proxy() from None
+            try:
+                await self._proxy.lead_to(host, port, stream.read, stream.write)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await stream.aclose()
+                raise
+        return stream

@@ -3,47 +3,37 @@
 This file joins the parts; receiving, sending, registration, sessions and the store each have their own.
 """
 
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
 from sottovoce_wire import limits
-from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.frames import Ttl
-from sottovoce_wire.ids import (
-    AccountId,
-    DeviceId,
-    MessageId,
-    account_id_text,
-    check_username,
-    parse_account_id,
-)
+from sottovoce_wire.ids import MessageId, account_id_text, check_username
 from sottovoce_wire.origins import parse_origin
 
-from . import errors
-from .crypto import primitives
-from .crypto.errors import CryptoRefusal
+from . import errors, invites
 from .directory import Directory
-from .local import Local, now_ms, unexpected
+from .events import Event
+from .incoming import Incoming
+from .local import Local, unexpected
 from .mending import Mender
-from .message import Message, Sent, make_message
-from .protocol import sessions
-from .protocol.content import MAX_TEXT, Text
+from .message import Message, Sent
+from .network import Internet, Network
+from .outgoing import Writer
+from .people import Contact, People, Request, SafetyNumber, checked
 from .protocol.opening import Opener
 from .protocol.state import Own
 from .receiving import Receiver
 from .registration import Registration, own_of, prepare
 from .sending import Sender
 from .store.account import Account
-from .store.database import Tables, open_store
-from .store.inbox import Unhandled
-
-T = TypeVar("T")
+from .store.database import open_store
 
 #: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
 LINGER: Final = 2.0
@@ -52,30 +42,54 @@ UPKEEP_EVERY: Final = 300.0
 CONNECT_WITHIN: Final = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the application chose when it opened a client; see `open_client`."""
+
+    invite_code: str = ""
+    accept_everyone: bool = False
+
+
 @asynccontextmanager
 async def open_client(
-    path: str | PathLike[str], *, server: str, passphrase: str | None = None, invite_code: str = ""
+    path: str | PathLike[str],
+    *,
+    server: str,
+    passphrase: str | None = None,
+    invite_code: str = "",
+    accept_everyone: bool = False,
+    proxy: str | None = None,
 ) -> AsyncIterator["Client"]:
     """Open the store at `path` (made if missing) and keep it connected to `server` while the block runs.
 
     `server` is an origin such as `https://chat.example`; plain http only on this machine. Without a `passphrase` the
     store's key lies beside it in `path`.key, readable by its owner alone. `invite_code` (up to 128 characters) is for a
     relay that does not take everybody: needed to register, and again where a relay has forgotten a device that was away
-    for long. Needs no network to open.
+    for long. `accept_everyone`: whoever writes is a contact at once, as a service wants it; otherwise strangers wait in
+    `Client.requests`. `proxy`: `socks5h://host:port` or `http://host:port` for every connection. Needs no network to
+    open.
 
     Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable, StoreVersion, StoreFailed, WrongServer (the
     store belongs to another server) or InvalidInput.
     Cancellation: everything sent stays in the outbox; everything received and not handled is shown again.
     """
-    origin = _check(parse_origin, server)
+    origin = checked(parse_origin, server)
     _check_invite_code(invite_code)
+    network = Internet(proxy)
     store = await trio.to_thread.run_sync(open_store, Path(path), passphrase)
-    directory = Directory(origin)
+    async with running(Local(store), network, origin, Choices(invite_code, accept_everyone)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def running(local: Local, network: Network, origin: str, choices: Choices) -> AsyncIterator["Client"]:
+    """A client at work on an open store, which is closed at the end. `origin` is canonical."""
+    directory = Directory(origin, network)
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
-                client = Client(Local(store), directory, origin, invite_code, nursery)
+                client = Client(local, directory, network, origin, choices, nursery)
                 await client._start()
                 yield client
                 await client._finish()
@@ -87,31 +101,37 @@ async def open_client(
     finally:
         with trio.CancelScope(shield=True):
             await directory.aclose()
-            await trio.to_thread.run_sync(store.close)
+            await local.close()
 
 
 class Client:
     """An open client; made by `open_client`."""
 
     def __init__(
-        self, local: Local, directory: Directory, origin: str, invite_code: str, nursery: trio.Nursery
+        self,
+        local: Local,
+        directory: Directory,
+        network: Network,
+        origin: str,
+        choices: Choices,
+        nursery: trio.Nursery,
     ) -> None:
         self._local = local
         self._directory = directory
+        self._network = network
         self._origin = origin
-        self._invite_code = invite_code
+        self._choices = choices
         self._nursery = nursery
         self._registration = Registration(local, directory)
-        self._sender = Sender(local, origin, nursery, self._settled)
+        self._incoming = Incoming(local, self.send)
+        self._people = People(local, directory, origin, self._incoming.wake)
+        self._sender = Sender(local, origin, nursery, self._settled, network)
+        self._writer = Writer(local, directory, self._sender.wake)
         self._registering = trio.Lock()
         self._receiver: Receiver | None = None
         self._receiving = trio.CancelScope()
         self._account: Account | None = None
         self._own: Own | None = None
-        self._arrived = trio.Event()
-        self._shown: int | None = None
-        self._names: dict[str, AccountId] = {}
-        self._sent: weakref.WeakValueDictionary[MessageId, Sent] = weakref.WeakValueDictionary()
 
     # --- The account ---
 
@@ -145,7 +165,7 @@ class Client:
         ServerUnreachable, WrongServer, RegistrationClosed, ServerRefused.
         Cancellation: the name may or may not be registered; call again to find out.
         """
-        _check(check_username, username)
+        checked(check_username, username)
         async with self._registering:
             if self._account is None or not self._account.registered:
                 await self._register(username)
@@ -177,13 +197,20 @@ class Client:
     async def _connect(self, account: Account) -> None:
         """Keep an owner connection from now on, to the account's relay: an unregistered account may have a new one."""
         self._account = account
-        self._own = await self._local.transact(lambda tables: own_of(tables, account))
+        own = await self._local.transact(lambda tables: own_of(tables, account))
+        self._own = replace(own, accepts_everyone=self._choices.accept_everyone)
         self._receiving.cancel()
         self._receiving = trio.CancelScope()
         opener = Opener(self._own)
         mender = Mender(self._local, self._directory, self._own, opener, self._sender.wake)
         self._receiver = Receiver(
-            self._local, self._own, opener, self._wake_readers, mender.wake, invite_code=self._invite_code
+            self._local,
+            self._own,
+            opener,
+            self._incoming.wake,
+            mender.wake,
+            network=self._network,
+            invite_code=self._choices.invite_code,
         )
         self._nursery.start_soon(self._receive, self._receiver, mender, self._receiving, self._own.contact.origin)
 
@@ -215,6 +242,10 @@ class Client:
                 unexpected(error)
             await trio.sleep(UPKEEP_EVERY)
 
+    def _settled(self, message_id: MessageId) -> None:
+        self._writer.settled(message_id)
+        self._incoming.wake()
+
     async def _finish(self) -> None:
         """Give the outbox a moment."""
         if self.trouble is None:
@@ -224,111 +255,40 @@ class Client:
                     await settled.wait()
                     settled = self._sender.settled
 
-    # --- Sending ---
+    # --- Messages ---
 
-    async def send(self, to: str, text: str) -> Sent:
+    async def send(self, to: str, text: str, *, ttl: Ttl = Ttl.MONTH) -> Sent:
         """Encrypt `text` for every device of `to` and put it in the outbox; it is durable when this returns.
 
-        `to` is a username or an account id. A name is looked up once and pinned: the keyserver is trusted for it at
-        first contact; an account id proves itself. Raises NotRegistered, UnknownRecipient, NoDevices, UntrustedKeys,
-        MessageTooLarge, InvalidInput, ServerUnreachable (only where keys must be fetched), StoreFailed.
-        Cancellation: either nothing happened, or the message goes out.
+        `to` is a username, an account id or an invite link. A name is looked up once and pinned: the keyserver is
+        trusted for it at first contact; ids and links prove themselves. Whoever is written to is a contact. `ttl`: how
+        long the relay keeps it for a recipient who is away. Raises NotRegistered, UnknownRecipient, NoDevices,
+        UntrustedKeys, AccountForked, Blocked, MessageTooLarge, InvalidInput, StoreFailed, and ServerUnreachable only
+        where keys must be fetched. Cancellation: either nothing happened, or the message goes out.
         """
         own = self._registered()
         assert self._account is not None  # noqa: S101 - it is registered
         await self._registration.keep_fresh(self._account)
-        account_id = await self._resolve(to)
-        if account_id == own.account_id:
-            raise errors.InvalidInput("a message to oneself has no recipient")
-        if len(_utf8(text)) > MAX_TEXT:
-            raise errors.MessageTooLarge(f"a message has at most {MAX_TEXT} bytes of text")
-        message_id = MessageId(primitives.random_bytes(16))
-        await self._encrypt(own, account_id, Text(message_id, now_ms(), text))
-        sent = Sent(message_id, self._wait_settled)
-        self._sent[message_id] = sent
-        return sent
+        return await self._writer.write(own, await self._people.resolve(to), text, ttl)
 
-    async def _resolve(self, to: str) -> AccountId:
-        """The account that `to` names; a username is pinned when it is first found."""
-        if len(to) > limits.MAX_USERNAME:
-            return _check(parse_account_id, to)
-        username = _check(check_username, to)
-        known = self._names.get(username) or await self._local.transact(lambda tables: tables.peers.named(username))
-        if known is None:
-            found = await self._directory.find(username)
-            known = await self._local.transact(lambda tables: tables.peers.pin_name(username, found))
-        self._names[username] = known
-        return known
-
-    async def _encrypt(self, own: Own, account_id: AccountId, text: Text) -> None:
-        """Put the text in the outbox, after fetching the bundles of devices that there is no session with."""
-        now = now_ms() // 1000
-
-        def put(tables: Tables) -> set[str]:
-            """The relays that there is something for."""
-            envelopes = sessions.fan_out(tables, own, account_id, text, Ttl.MONTH, now)
-            if not envelopes:
-                raise errors.NoDevices("none of the recipient's devices can be written to at present")
-            for envelope in envelopes:
-                tables.outbox.add(envelope, now)
-            return {envelope.address.origin for envelope in envelopes}
-
-        def put_or_ask(tables: Tables) -> set[str] | list[DeviceId]:
-            """As `put`, or the devices whose bundles are needed first (empty: all)."""
-            missing = sessions.missing(tables, account_id, now)
-            return put(tables) if missing == [] else missing or []
-
-        def put_after(tables: Tables) -> set[str]:
-            sessions.learn(tables, peer)
-            for bundle in bundles:
-                device_id = bundle.entry.device_id
-                if exhausted or sessions.sending_session(tables, account_id, device_id, now) is None:
-                    sessions.start(tables, own, bundle, now)
-            return put(tables)
-
-        exhausted = False
-        try:
-            done = await self._local.transact(put_or_ask)
-        except CryptoRefusal:  # a session that cannot go on: its chain or its prekeys have ended
-            exhausted, done = True, []
-        if isinstance(done, list):
-            peer, bundles = await self._directory.bundles(account_id, done or None, now)
-            try:
-                done = await self._local.transact(put_after)
-            except CryptoRefusal as refusal:
-                raise errors.UntrustedKeys(f"the recipient's keys are not to be trusted ({refusal.reason})") from None
-        for origin in done:
-            self._sender.wake(origin)
-
-    def _settled(self, message_id: MessageId) -> None:
-        sent = self._sent.get(message_id)
-        if sent is not None:
-            sent.changed.set()
-            sent.changed = trio.Event()
-
-    async def _wait_settled(self, sent: Sent) -> None:
-        while True:
-            changed = sent.changed
-            waiting, failures = await self._local.transact(
-                lambda tables: (tables.outbox.waiting(sent.message_id), tables.outbox.failures(sent.message_id))
-            )
-            if failures:
-                raise errors.DeliveryFailed(f"the relay refused the message ({Code(failures[0]).name.lower()})")
-            if waiting == 0:
-                return
-            await changed.wait()
-
-    # --- Receiving ---
-
-    def messages(self) -> AsyncIterator[Message]:
-        """Messages in the order of arrival, waiting for more for ever. One consumer at a time.
+    def messages(self, *, timeout: float | None = None) -> AsyncIterator[Message]:
+        """Messages of contacts in the order of arrival, waiting for more for ever. One consumer at a time.
 
         A message counts as handled when the next is asked for, or by `Message.mark_handled`; a program that ends
-        before sees it again. Raises NotRegistered, StoreFailed.
+        before sees it again. What strangers write waits in `requests`. `timeout`: the iterator ends when nothing has
+        come for so many seconds; with 0 after what is here already. Raises NotRegistered, InvalidInput, StoreFailed.
         Cancellation: loses nothing.
         """
         self._registered()
-        return _Messages(self._next_message)
+        return self._incoming.messages(timeout)
+
+    def events(self, *, timeout: float | None = None) -> AsyncIterator[Event]:
+        """What happens besides (`sottovoce.events`), waiting for more for ever. One consumer at a time.
+
+        An event is kept until the next is asked for; the newest 1,000, where nobody asks. Changes of connections are
+        not kept over a restart. `timeout` as in `messages`. Raises InvalidInput, StoreFailed.
+        Cancellation: loses nothing."""
+        return self._incoming.events(timeout)
 
     async def wait_caught_up(self) -> None:
         """Wait until all that had waited at the relay when this client connected is stored here.
@@ -338,34 +298,58 @@ class Client:
         assert self._receiver is not None  # noqa: S101 - a registered client has one
         await self._receiver.caught_up.wait()
 
-    async def _next_message(self) -> Message:
-        """Count the message that was shown last as handled, and show the next, in one transaction."""
-        while True:
-            arrived, shown = self._arrived, self._shown
+    # --- People. `who` is a username, an account id or an invite link; all raise InvalidInput, UnknownRecipient and
+    # StoreFailed, and ServerUnreachable where a name is looked up for the first time.
 
-            def hand_over(tables: Tables, shown: int | None = shown) -> tuple[int, Message] | None:
-                if shown is not None:
-                    tables.inbox.mark_handled(shown)
-                found = tables.inbox.unhandled(limit=1)
-                return (found[0].position, self._present(tables, found[0])) if found else None
+    async def look_up(self, who: str) -> str:
+        """The account id (52 characters) that a name, a link or an id names."""
+        return account_id_text(await self._people.resolve(who))
 
-            following = await self._local.transact(hand_over)
-            self._shown = None
-            if following is not None:
-                self._shown, message = following
-                return message
-            await arrived.wait()
+    async def requests(self) -> list[Request]:
+        """What strangers have written, until it is accepted or declined: of 200 accounts at most, 20 messages each.
 
-    def _present(self, tables: Tables, unhandled: Unhandled) -> Message:
-        async def mark_handled() -> None:
-            await self._local.transact(lambda tables: tables.inbox.mark_handled(unhandled.position))
+        Nobody of them has been answered in any way. Raises StoreFailed."""
+        return await self._people.requests()
 
-        name = tables.peers.name_of(unhandled.message.account_id)
-        return make_message(unhandled.message, name, self.send, mark_handled)
+    async def accept(self, who: str) -> None:
+        """Make an account that has written a contact; its messages come through `messages`."""
+        await self._people.answer(who, "accept")
 
-    def _wake_readers(self) -> None:
-        self._arrived.set()
-        self._arrived = trio.Event()
+    async def decline(self, who: str) -> None:
+        """Delete what a stranger has written. The account may ask again."""
+        await self._people.answer(who, "decline")
+
+    async def block(self, who: str) -> None:
+        """Show nothing of an account from now on, and send it nothing. It is not told."""
+        await self._people.answer(who, "block")
+
+    async def unblock(self, who: str) -> None:
+        """The account is a stranger again. What it wrote meanwhile is gone."""
+        await self._people.answer(who, "unblock")
+
+    async def contacts(self) -> list[Contact]:
+        """Every account that was written to, accepted or blocked. Raises StoreFailed."""
+        return await self._people.contacts()
+
+    async def contact(self, who: str) -> Contact:
+        """What is known of one account."""
+        return await self._people.contact(who)
+
+    def invite_link(self) -> str:
+        """A link by which others reach this account without trusting a directory. Raises NotRegistered."""
+        return invites.invite_link(self._origin, self._registered().account_id)
+
+    async def safety_number(self, who: str) -> SafetyNumber:
+        """What the two people compare, to know that no server stands between them. Raises NotRegistered besides."""
+        return await self._people.safety_number(self._registered(), who)
+
+    async def set_verified(self, who: str, is_verified: bool = True) -> None:
+        """Note that the person compared safety numbers with this account; the key it is pinned to never changes."""
+        await self._people.set_verified(who, is_verified)
+
+    async def settle_fork(self, who: str, *, take_other: bool) -> None:
+        """After AccountForked: which list counts, the one that was known or the other. Messages go out again."""
+        await self._people.settle_fork(who, take_other=take_other)
 
     def _registered(self) -> Own:
         if self._own is None or self._account is None or not self._account.registered:
@@ -373,34 +357,6 @@ class Client:
         return self._own
 
 
-class _Messages:
-    """The iterator behind `Client.messages`."""
-
-    def __init__(self, following: Callable[[], Awaitable[Message]]) -> None:
-        self._following = following
-
-    def __aiter__(self) -> "_Messages":
-        return self
-
-    async def __anext__(self) -> Message:
-        return await self._following()
-
-
-def _check(parse: Callable[[str], T], text: str) -> T:
-    """Parse what the caller gave; a WireError becomes InvalidInput."""
-    try:
-        return parse(text)
-    except WireError as error:
-        raise errors.InvalidInput(error.detail) from None
-
-
 def _check_invite_code(text: str) -> None:
     if len(text) > limits.MAX_REGISTRATION_CODE or not text.isprintable():
         raise errors.InvalidInput(f"an invite code has at most {limits.MAX_REGISTRATION_CODE} printable characters")
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise errors.InvalidInput("the text holds a lone surrogate, which no encoding can carry") from None

@@ -17,10 +17,10 @@ from sottovoce_wire.ids import AccountId, DeviceId
 from sottovoce_wire.origins import may_dial, parse_origin
 
 from . import errors
-from ._http import Http
 from .crypto import identity, prekeys
 from .crypto.errors import CryptoRefusal, Reason
 from .crypto.identity import DeviceKeys
+from .network import Network
 from .protocol.sessions import Bundle
 from .protocol.state import Address, Peer
 
@@ -53,9 +53,9 @@ class Directory:
     Cancellation: a change may or may not have been carried out; saying it again is safe.
     """
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, network: Network) -> None:
         self._origin = origin
-        self._http = Http(origin)
+        self._http = network.http(origin)
 
     async def relay(self) -> str:
         """The canonical origin of the relay on which this keyserver's users have their queues."""

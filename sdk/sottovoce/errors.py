@@ -105,11 +105,39 @@ class UntrustedKeys(SottovoceError):
     hint = "the keyserver is faulty or hostile; compare account ids with the person by other means"
 
 
+class Blocked(SottovoceError):
+    """The person has blocked this account. Nothing was sent."""
+
+    code = "blocked"
+    hint = "unblock it first"
+
+
+class AccountForked(SottovoceError):
+    """Two signed device lists claim one place in the account's chain: somebody else may have its root key. Nothing was
+    sent."""
+
+    code = "account_forked"
+    hint = "ask the person by other means, then say with settle_fork which list counts"
+
+
 class Unexpected(SottovoceError):
     """A fault of this library. Nothing that was stored is lost, and the client goes on."""
 
     code = "unexpected"
     hint = "please report it to the project"
+
+
+class TimedOut(SottovoceError, TimeoutError):
+    """What was waited for has not happened in the time given. Nothing else has changed."""
+
+    code = "timed_out"
+
+
+class ClientClosed(SottovoceError):
+    """The client's block has ended, or it was opened by the process that this one was forked from."""
+
+    code = "client_closed"
+    hint = "open the store again; after a fork, each process needs an account of its own"
 
 
 class DeliveryFailed(SottovoceError):

@@ -11,10 +11,10 @@ import trio
 from sottovoce_wire.ids import AccountId, DeviceId
 
 from . import errors
-from .crypto.errors import CryptoRefusal
+from .crypto.errors import CryptoRefusal, Reason
 from .directory import Directory
 from .local import Local, now_ms, unexpected
-from .protocol import healing, sessions
+from .protocol import contacts, healing, sessions
 from .protocol.opening import Opener
 from .protocol.state import Own, Peer
 from .store.database import Tables
@@ -37,6 +37,7 @@ class Mender:
         self._opener = opener
         self._wake_sender = wake_sender
         self._due = trio.Event()
+        self._behind: dict[AccountId, int] = {}  # the versions that the keyserver does not have, as told
 
     def wake(self) -> None:
         """Something is due."""
@@ -72,6 +73,8 @@ class Mender:
 
         for account_id, device_id in await self._local.transact(look):
             await self._renew(account_id, device_id)
+        for account_id, version in await self._local.transact(lambda tables: tables.peers.behind()):
+            await self._catch_up(account_id, version)
         self._wake(await self._local.transact(self._answer))
 
     async def _renew(self, account_id: AccountId, device_id: DeviceId) -> None:
@@ -89,15 +92,36 @@ class Mender:
             try:
                 with tables.savepoint():
                     return self._start(tables, peer, bundles, now)
-            except CryptoRefusal:
+            except CryptoRefusal as refusal:
+                _note(tables, peer, refusal, now)
                 return set()
             finally:
                 tables.wants.done(account_id, device_id, now)
 
         self._wake(await self._local.transact(start))
 
+    async def _catch_up(self, account_id: AccountId, version: int) -> None:
+        """Fetch the list that an account names in its messages. Tell, once, of a keyserver that does not have it."""
+        now = now_ms() // 1000
+        try:
+            peer, _ = await self._directory.bundles(account_id, [], now)
+        except (errors.UntrustedKeys, errors.UnknownRecipient):
+            return
+
+        def learn(tables: Tables) -> None:
+            try:
+                with tables.savepoint():
+                    contacts.learn(tables, peer, now)
+            except CryptoRefusal as refusal:
+                _note(tables, peer, refusal, now)
+            if self._behind.get(account_id) != version and (account_id, version) in tables.peers.behind():
+                contacts.note_behind(tables, account_id, now)
+                self._behind[account_id] = version
+
+        await self._local.transact(learn)
+
     def _start(self, tables: Tables, peer: Peer, bundles: list[sessions.Bundle], now: int) -> set[str]:
-        sessions.learn(tables, peer)
+        contacts.learn(tables, peer, now)
         for bundle in bundles:
             sessions.start(tables, self._own, bundle, now)
         return {
@@ -127,3 +151,8 @@ class Mender:
     def _wake(self, origins: set[str]) -> None:
         for origin in origins:
             self._wake_sender(origin)
+
+
+def _note(tables: Tables, peer: Peer, refusal: CryptoRefusal, now: int) -> None:
+    if refusal.reason is Reason.FORKED_LIST:
+        contacts.note_fork(tables, peer.account_id, peer.device_list, now)

@@ -1,14 +1,16 @@
 """What the application holds: a message that arrived, and one that was sent."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 import trio
 
-from sottovoce_wire.ids import AccountId, MessageId, account_id_text
+from sottovoce_wire.ids import MessageId, account_id_text
 
-from .protocol.state import Incoming
+from .people import moment
+from .store.inbox import Unhandled
 
 
 class Sent:
@@ -26,6 +28,11 @@ class Sent:
     def __repr__(self) -> str:
         return f"<Sent {self.id}>"
 
+    def wake(self) -> None:
+        """Something has become of the message."""
+        self.changed.set()
+        self.changed = trio.Event()
+
     async def wait_sent(self) -> None:
         """Wait until the relay has accepted the message for each of the recipient's devices.
 
@@ -39,7 +46,8 @@ class Message:
     """A message that arrived. It counts as handled, and is not shown again, when the next one is asked for, or once
     `mark_handled` has returned.
 
-    `sender`: the name under which this client found the account, else the account id (52 characters).
+    `sender`: the name under which this client found the account, else the account id (52 characters). `attempt`: 1, or
+    more if it was shown before to a program that ended without having handled it.
     """
 
     id: str
@@ -48,12 +56,19 @@ class Message:
     text: str = field(repr=False)
     sent_at: datetime
     received_at: datetime
+    attempt: int
     _reply: Callable[[str, str], Awaitable[Sent]] = field(repr=False, compare=False)
     _mark_handled: Callable[[], Awaitable[None]] = field(repr=False, compare=False)
 
     async def reply(self, text: str) -> Sent:
         """Send `text` to the sender. Raises what `Client.send` raises. Cancellation: as there."""
         return await self._reply(self.account_id, text)
+
+    @asynccontextmanager
+    async def processing(self) -> AsyncIterator[None]:
+        """Handle the message in the block: it counts as handled once that has ended, and not if it raises."""
+        yield
+        await self.mark_handled()
 
     async def mark_handled(self) -> None:
         """The program is done with this message, and leaves without asking for the next. Raises StoreFailed.
@@ -63,28 +78,22 @@ class Message:
 
 
 def make_message(
-    incoming: Incoming,
+    unhandled: Unhandled,
     name: str | None,
     reply: Callable[[str, str], Awaitable[Sent]],
     mark_handled: Callable[[], Awaitable[None]],
 ) -> Message:
     """The application's view of a stored message; `name` is a pinned username of the sender."""
-    account_id = account_id_text(AccountId(incoming.account_id))
+    incoming = unhandled.message
+    account_id = account_id_text(incoming.account_id)
     return Message(
         incoming.message_id.hex(),
         name or account_id,
         account_id,
         incoming.text,
-        _moment(incoming.sent_at),
-        _moment(incoming.received_at),
+        moment(incoming.sent_at),
+        moment(incoming.received_at),
+        unhandled.attempts + 1,
         reply,
         mark_handled,
     )
-
-
-def _moment(milliseconds: int) -> datetime:
-    """The sender's clock is the sender's word: a time outside of what datetime can show becomes the nearest it can."""
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return datetime.max.replace(tzinfo=UTC)

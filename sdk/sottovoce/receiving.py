@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
 from typing import Final
 
 import trio
@@ -12,8 +13,9 @@ from sottovoce_wire.ids import QueueId, send_key_hash
 
 from . import errors
 from .backoff import Backoff
-from .links import Link, with_link
+from .connection import Connection, Watched
 from .local import Local, now_ms, unexpected
+from .network import Link, Network
 from .protocol import healing, relay_link
 from .protocol.opening import Opener
 from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
@@ -25,6 +27,8 @@ from .store.database import Tables
 PAGE: Final = 64
 PING_AFTER: Final = 30.0
 DEAD_AFTER: Final = 90.0
+#: From the connection to the last proof: a relay that only answers pings is given up.
+READY_WITHIN: Final = 60.0
 
 
 class Receiver:
@@ -33,7 +37,7 @@ class Receiver:
     `ready` is set once the queues were proven for the first time; `caught_up` once all that had waited then is stored.
     `trouble` says why there is no connection now, `expired` how many envelopes the relay reported as expired.
     `invite_code` is what a relay may ask for before it makes the queues. `arrived` is called after every page that was
-    stored, `due` if a session is to be mended since.
+    stored, `due` if a session is to be mended since, `changed` when the connection is up or no longer.
     """
 
     def __init__(
@@ -43,20 +47,29 @@ class Receiver:
         opener: Opener,
         arrived: Callable[[], None],
         due: Callable[[], None] = lambda: None,
+        *,
+        network: Network,
         invite_code: str = "",
+        changed: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         self._local = local
         self._own = own
         self._opener = opener
         self._arrived = arrived
         self._due = due
+        self._network = network
         self._invite_code = invite_code
         self._backoff = Backoff()
+        self._connection = Watched(own.contact.origin, "receive", changed)
         self._behind: set[QueueId] = set()
         self.ready = trio.Event()
         self.caught_up = trio.Event()
         self.expired = 0
-        self.trouble: errors.SottovoceError | None = None
+
+    @property
+    def trouble(self) -> errors.SottovoceError | None:
+        """Why there is no connection now."""
+        return self._connection.trouble
 
     async def run(self, origin: str) -> None:
         """Connect, receive, reconnect, for ever.
@@ -64,13 +77,13 @@ class Receiver:
         Cancellation: what is not stored is not acknowledged, and comes again."""
         while True:
             try:
-                await with_link(origin, self._own.server, partial(self._talk, origin))
+                await self._network.with_link(origin, self._own.server, partial(self._talk, origin))
             except errors.SottovoceError as error:
-                self.trouble = error
+                self._connection.down(error)
             except RelayFault as fault:
-                self.trouble = _refusal(origin, fault, self._invite_code)
+                self._connection.down(_refusal(origin, fault, self._invite_code))
             except Exception as error:
-                self.trouble = unexpected(error)
+                self._connection.down(unexpected(error))
             await self._backoff.wait()
 
     async def _talk(self, origin: str, link: Link) -> None:
@@ -78,18 +91,22 @@ class Receiver:
         self._behind = {queue.owner.queue_id for queue in queues}
         owner = OwnerLink(origin, queues, self._invite_code)
         await link.send(relay_link.hello())
-        while True:
-            happened, answers = owner.receive(await _next_message(link))
-            for message in answers:
-                await link.send(message)
-            for event in happened:
-                await self._handle(owner, link, event)
+        with trio.move_on_after(READY_WITHIN) as proving:
+            while True:
+                happened, answers = owner.receive(await _next_message(link))
+                for message in answers:
+                    await link.send(message)
+                for event in happened:
+                    if isinstance(event, Ready):
+                        proving.deadline = inf
+                    await self._handle(owner, link, event)
+        raise errors.ServerUnreachable(f"the relay at {origin} does not open the queues")
 
     async def _handle(self, owner: OwnerLink, link: Link, event: Event) -> None:
         match event:
             case Ready():
-                self._backoff.reset()
-                self.trouble = None
+                self._backoff.succeed()
+                self._connection.up()
                 self.ready.set()
             case Arrived():
                 for start in range(0, len(event.envelopes), PAGE):

@@ -1,7 +1,10 @@
-"""The sender's connections: the outbox, in order, to each relay, until it has answered *accepted*."""
+"""The sender's connections: the outbox, in order, to each relay, until it has answered *accepted*.
 
+Never on the owner's connection, and on none for long: what comes on one connection, a relay knows to be one device's.
+"""
+
+import random
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from typing import Final
 
@@ -13,16 +16,28 @@ from sottovoce_wire.ids import EnvelopeId, MessageId, QueueId
 
 from . import errors
 from .backoff import Backoff
+from .connection import Connection, Watched
 from .crypto import primitives
-from .links import Link, with_link
 from .local import Local, now_ms, unexpected
+from .network import Link, Network
 from .protocol import relay_link
 from .protocol.relay_link import Answered, Event, RelayFault, SenderLink
 from .store.database import Tables
 from .store.outbox import Waiting
 
-#: A connection with nothing to send is closed after this; the next message opens another.
+#: A connection with nothing to send is closed after this; the next message opens another. Shorter than the time after
+#: which a relay misses a heartbeat, so that none is needed.
 IDLE: Final = 60.0
+#: A connection is replaced after a random time between these, so that a relay cannot tell by it what one device sends.
+SHORTEST_LIFE: Final = 300.0
+LONGEST_LIFE: Final = 900.0
+#: Connections at a time: to relays that work or are new, and to those that failed the last time. Contacts name relays,
+#: and somebody may name many: they take turns, and the dead never stand in the way of the others.
+PLACES: Final = 48
+PLACES_FOR_FAILING: Final = 16
+#: While half of the places are taken: a connection's life, and how long it may have nothing to send.
+CROWDED_LIFE: Final = 10.0
+CROWDED_IDLE: Final = 1.0
 ANSWER_WITHIN: Final = 60.0
 #: A full queue is tried again no sooner and no later than this, whatever the relay suggests.
 SOONEST_RETRY: Final = 0.2
@@ -34,131 +49,188 @@ RETRYABLE: Final = frozenset({Code.QUEUE_FULL, Code.TRY_AGAIN})
 class Sender:
     """Empties the outbox. One task for each relay; one Send under way at a time on each, so that order holds.
 
-    `settled` is set, and replaced, whenever a relay has answered; `trouble` says why a relay cannot be reached now.
+    `report` is called for each message of which a relay has answered something final, `changed` when a connection is up
+    or no longer. `settled` is set, and replaced, whenever a relay has answered.
     """
 
     def __init__(
-        self, local: Local, own_server: str, nursery: trio.Nursery, settled: Callable[[MessageId], None]
+        self,
+        local: Local,
+        own_server: str,
+        nursery: trio.Nursery,
+        report: Callable[[MessageId], None],
+        network: Network,
+        changed: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        self._local = local
-        self._own_server = own_server
+        self.local = local
+        self.own_server = own_server
+        self.report = report
+        self.network = network
         self._nursery = nursery
-        self._report = settled
-        self._wake: dict[str, trio.Event] = {}
+        self._changed = changed
+        self._relays: dict[str, _Relay] = {}
+        self._places = trio.CapacityLimiter(PLACES)
+        self._places_for_failing = trio.CapacityLimiter(PLACES_FOR_FAILING)
         self.settled = trio.Event()
-        self.trouble: dict[str, errors.SottovoceError] = {}
+
+    @property
+    def trouble(self) -> dict[str, errors.SottovoceError]:
+        """Why relays cannot be reached now."""
+        found = {origin: relay.connection.trouble for origin, relay in self._relays.items()}
+        return {origin: trouble for origin, trouble in found.items() if trouble is not None}
 
     def wake(self, origin: str) -> None:
         """Something for this relay has been added to the outbox."""
-        event = self._wake.get(origin)
-        if event is None:
-            self._wake[origin] = trio.Event()
-            self._nursery.start_soon(self._serve, origin)
+        if origin in self._relays:
+            self._relays[origin].added.set()
         else:
-            event.set()
+            self._relays[origin] = _Relay(self, origin, Watched(origin, "send", self._changed))
+            self._nursery.start_soon(self._serve, self._relays[origin])
 
-    async def _serve(self, origin: str) -> None:
+    async def _serve(self, relay: "_Relay") -> None:
         """Send what waits for one relay, until nothing has come for a while.
 
         Cancellation: an envelope without an answer stays in the outbox and is sent again, the same bytes."""
-        backoff = Backoff()
-        held_back: dict[QueueId, float] = {}
-        while await self._serve_once(origin, held_back, backoff):
+        while await relay.serve_once():
             pass
-        del self._wake[origin]
-        self.trouble.pop(origin, None)
+        del self._relays[relay.origin]
+        relay.connection.down()
 
-    async def _serve_once(self, origin: str, held_back: dict[QueueId, float], backoff: Backoff) -> bool:
+    def places(self, *, is_failing: bool) -> trio.CapacityLimiter:
+        """Where a relay's connection waits for its turn."""
+        return self._places_for_failing if is_failing else self._places
+
+    def answered(self) -> None:
+        """A relay has answered."""
+        self.settled.set()
+        self.settled = trio.Event()
+
+
+class _Relay:
+    """What is under way with one relay. `added` is set when something for it has been added to the outbox."""
+
+    def __init__(self, sender: Sender, origin: str, connection: Watched) -> None:
+        self._sender = sender
+        self._local = sender.local
+        self.origin = origin
+        self.connection = connection
+        self.added = trio.Event()
+        self._backoff = Backoff()
+        self._held_back: dict[QueueId, float] = {}
+        self._places = sender.places(is_failing=False)
+
+    async def serve_once(self) -> bool:
         """One connection's worth of sending; False when there is nothing left to do."""
         try:
-            if await self._next_batch(origin, held_back):
-                await with_link(origin, self._own_server, partial(self._talk, origin, held_back, backoff))
-            elif held_back:
-                await self._idle(origin, held_back, inf)
+            if await self._next_batch():
+                await self._connect()
+            elif self._held_back:
+                self.connection.down()
+                await self._rest(inf)
             else:
-                return self._wake[origin].is_set()
+                return self.added.is_set()
         except errors.SottovoceError as error:
-            self.trouble[origin] = error
+            self.connection.down(error)
         except RelayFault as fault:
-            self.trouble[origin] = errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
+            self.connection.down(errors.ServerRefused(f"the relay at {self.origin} closed the connection ({fault})"))
         except Exception as error:
-            self.trouble[origin] = unexpected(error)
+            self.connection.down(unexpected(error))
         else:
             return True
-        await backoff.wait()
+        await self._backoff.wait()
         return True
 
-    async def _idle(self, origin: str, held_back: dict[QueueId, float], until: float) -> None:
-        """Wait for a new envelope, for the first queue that may be tried again, or until `until`."""
-        with trio.move_on_at(min([until, *held_back.values()])):
-            await self._wake[origin].wait()
+    async def _connect(self) -> None:
+        self._places = self._sender.places(is_failing=self._backoff.is_failing)
+        async with self._places:
+            await self._sender.network.with_link(self.origin, self._sender.own_server, self._talk)
 
-    async def _next_batch(
-        self,
-        origin: str,
-        held_back: dict[QueueId, float],
-        before: Callable[[Tables], None] = lambda _: None,
-    ) -> list[Waiting]:
+    async def _rest(self, until: float) -> None:
+        """Wait for a new envelope, for the first queue that may be tried again, or until `until`."""
+        with trio.move_on_at(min([until, *self._held_back.values()])):
+            await self.added.wait()
+
+    async def _rest_on(self, link: Link, sender: SenderLink, until: float) -> bool:
+        """The same on an open connection; False when the relay has ended it: no fault, as nothing is under way."""
+        has_ended = False
+
+        async def listen() -> None:
+            nonlocal has_ended
+            try:
+                while True:
+                    sender.receive(await link.receive())
+            except (errors.ServerUnreachable, RelayFault):
+                has_ended = True
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            await self._rest(until)
+            nursery.cancel_scope.cancel()
+        return not has_ended
+
+    async def _next_batch(self, before: Callable[[Tables], None] = lambda _: None) -> list[Waiting]:
         """What is to be sent next, read in one transaction after `before`."""
-        for queue in [queue for queue, until in held_back.items() if until <= trio.current_time()]:
-            del held_back[queue]
-        self._wake[origin] = trio.Event()
+        for queue in [queue for queue, until in self._held_back.items() if until <= trio.current_time()]:
+            del self._held_back[queue]
+        self.added = trio.Event()
         expired: list[MessageId] = []
 
         def work(tables: Tables) -> list[Waiting]:
             before(tables)
-            expired.extend(tables.outbox.expire(origin, now_ms() // 1000, Code.TRY_AGAIN))
-            return tables.outbox.batch(origin, held_back.keys())
+            expired.extend(tables.outbox.expire(self.origin, now_ms() // 1000, Code.TRY_AGAIN))
+            return tables.outbox.batch(self.origin, self._held_back.keys())
 
         batch = await self._local.transact(work)
         for message_id in expired:
-            self._report(message_id)
+            self._sender.report(message_id)
         return batch
 
-    async def _talk(self, origin: str, held_back: dict[QueueId, float], backoff: Backoff, link: Link) -> None:
+    async def _talk(self, link: Link) -> None:
         sender = SenderLink()
         await link.send(relay_link.hello())
         await _next_event(sender, link)
-        idle_since = trio.current_time()
-        batch = await self._next_batch(origin, held_back)
-        while trio.current_time() < idle_since + IDLE:
+        self.connection.up()
+        opened = idle_since = trio.current_time()
+        life = random.uniform(SHORTEST_LIFE, LONGEST_LIFE)  # noqa: S311 - the relay sees nothing else of this generator
+        batch = await self._next_batch()
+        while trio.current_time() < (end := self._end(opened, life, idle_since)):
             if not batch:
-                await self._idle(origin, held_back, idle_since + IDLE)
-                batch = await self._next_batch(origin, held_back)
+                if not await self._rest_on(link, sender, end):
+                    return
+                batch = await self._next_batch()
                 continue
             await link.send(sender.send([_item(waiting) for waiting in batch]))
             answer = await _next_event(sender, link)
             if not isinstance(answer, Answered):
                 raise errors.ServerRefused("the relay answered something else")
-            batch = await self._settle(origin, batch, answer.results, held_back)
-            backoff.reset()
-            self.trouble.pop(origin, None)
+            batch = await self._settle(batch, answer.results)
+            self._backoff.succeed()
             idle_since = trio.current_time()
 
-    async def _settle(
-        self,
-        origin: str,
-        batch: list[Waiting],
-        results: tuple[SendResult, ...],
-        held_back: dict[QueueId, float],
-    ) -> list[Waiting]:
+    def _end(self, opened: float, life: float, idle_since: float) -> float:
+        """When this connection is to be closed, between two batches. What waits then goes out on the next."""
+        if self._places.available_tokens < self._places.total_tokens / 2:
+            return min(opened + CROWDED_LIFE, idle_since + CROWDED_IDLE)
+        return min(opened + life, idle_since + IDLE)
+
+    async def _settle(self, batch: list[Waiting], results: tuple[SendResult, ...]) -> list[Waiting]:
         """Write down what the relay answered, tell whoever waits for these messages, and return the next batch."""
         answers = list(zip(batch, results, strict=True))
         for waiting, result in answers:
             if result.code in RETRYABLE or result.code is Code.ID_CONFLICT:
                 delay = min(max(result.retry_after_ms / 1000, SOONEST_RETRY), LATEST_RETRY)
-                held_back[waiting.outgoing.address.queue] = trio.current_time() + delay
+                self._held_back[waiting.outgoing.address.queue] = trio.current_time() + delay
 
         def record(tables: Tables) -> None:
             for waiting, result in answers:
                 _record(tables, waiting, result.code)
 
-        following = await self._next_batch(origin, held_back, record)
+        following = await self._next_batch(record)
         for waiting, result in answers:
             if result.code not in RETRYABLE:
-                self._report(waiting.outgoing.message_id)
-        self.settled.set()
-        self.settled = trio.Event()
+                self._sender.report(waiting.outgoing.message_id)
+        self._sender.answered()
         return following
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sottovoce.crypto import identity
 from sottovoce.crypto.prekeys import OwnPrekeys, open_prekeys
-from sottovoce.protocol import healing, sessions
+from sottovoce.protocol import contacts, healing, sessions
 from sottovoce.protocol.content import Text
 from sottovoce.protocol.opening import Opener
 from sottovoce.protocol.reading import Outcome
@@ -65,6 +65,7 @@ class Person:
         self.sent += 1
         content = Text(MessageId(self.sent.to_bytes(16, "big")), now * 1000, text)
         with self.store.transaction() as tables:
+            contacts.accept(tables, other.own.account_id)
             found = sessions.fan_out(tables, self.own, other.own.account_id, content, Ttl.MONTH, now)
         assert len(found) == 1
         return found[0]
@@ -129,9 +130,9 @@ class Person:
             return self.opener.receive(tables, body, now * 1000, sealed_only=intake)
 
     def texts(self) -> list[str]:
-        """Every text received so far, in order."""
+        """Every text received so far, in order, accepted or not."""
         with self.store.transaction() as tables:
-            return [unhandled.message.text for unhandled in tables.inbox.unhandled(10_000)]
+            return [text for (text,) in tables.inbox._execute("SELECT text FROM messages ORDER BY position")]
 
     def undecryptable(self) -> list[str]:
         """The reasons of what could not be read."""

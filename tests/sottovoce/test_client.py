@@ -9,7 +9,8 @@ from typing import TypeVar
 import pytest
 import trio
 
-from sottovoce import Client, errors, open_client, receiving
+import sottovoce
+from sottovoce import Client, errors, receiving
 from sottovoce.links import Link
 from sottovoce.local import Local
 from sottovoce.registration import prepare
@@ -21,6 +22,7 @@ from tests.servers import ServerProcess
 
 T = TypeVar("T")
 PATIENCE = 60.0
+open_client = partial(sottovoce.open_client, accept_everyone=True)
 
 
 async def take(client: Client, count: int) -> list[str]:

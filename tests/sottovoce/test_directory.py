@@ -15,6 +15,7 @@ from sottovoce.crypto import identity
 from sottovoce.crypto.identity import RootKey
 from sottovoce.crypto.prekeys import OwnPrekeys
 from sottovoce.directory import CounterConflict, Directory, Signer
+from sottovoce.network import Internet
 from sottovoce.store.account import INTAKE
 from sottovoce_wire import directory as wire
 from sottovoce_wire import labels, limits, records
@@ -39,7 +40,7 @@ async def answering(body: bytes, status: int = 200) -> AsyncIterator[Directory]:
 
     async with trio.open_nursery() as nursery:
         listeners: list[trio.SocketListener] = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
-        directory = Directory(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        directory = Directory(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", Internet())
         yield directory
         await directory.aclose()
         nursery.cancel_scope.cancel()

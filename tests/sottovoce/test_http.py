@@ -6,8 +6,7 @@ import pytest
 import trio
 
 from sottovoce import errors
-from sottovoce._http import Http
-from sottovoce.links import Link, with_link
+from sottovoce.network import Internet, Link
 from sottovoce_hosting.settings import HostingSettings
 from sottovoce_hosting.testing import start_server
 from tests.certificates import self_signed
@@ -22,15 +21,15 @@ async def test_a_certificate_that_nobody_signed_is_named_as_the_reason(nursery: 
     settings = HostingSettings(port=0, tls_cert=cert, tls_key=key, public_url="https://localhost")
     server = await start_server(nursery, lambda _: [], settings)
     origin = server.url.replace("127.0.0.1", "localhost")
-    http = Http(origin)
+    http = Internet().http(origin)
     with pytest.raises(errors.ServerUnreachable, match=r"certificate of https://localhost:.* is not trusted"):
         await http.request("GET", "/livez", b"", {})
     await http.aclose()
     with pytest.raises(errors.ServerUnreachable, match=r"certificate of https://localhost:.* is not trusted"):
-        await with_link(origin, origin, never)
+        await Internet().with_link(origin, origin, never)
     server.stop.set()
 
 
 async def test_where_nobody_listens_it_says_so() -> None:
     with pytest.raises(errors.ServerUnreachable, match="nothing answers"):
-        await with_link("http://127.0.0.1:1", "http://127.0.0.1:1", never)
+        await Internet().with_link("http://127.0.0.1:1", "http://127.0.0.1:1", never)

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from sottovoce import errors, mending, open_client
+from sottovoce import errors, mending
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.directory import Directory
 from sottovoce.local import Local, now_ms
@@ -21,7 +21,7 @@ from sottovoce.store.database import Tables, open_store
 from sottovoce_wire.ids import AccountId, DeviceId
 from tests.servers import ServerProcess
 from tests.sottovoce.people import ORIGIN, Person
-from tests.sottovoce.test_client import PATIENCE, register, take
+from tests.sottovoce.test_client import PATIENCE, open_client, register, take
 
 NOW = now_ms() // 1000
 

@@ -10,6 +10,7 @@ import trio_websocket
 
 from sottovoce import errors
 from sottovoce.local import Local
+from sottovoce.network import Internet
 from sottovoce.receiving import Receiver
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code
@@ -77,7 +78,9 @@ async def relay(*talks: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[str]
 @asynccontextmanager
 async def receiving(person: Person, origin: str, invite_code: str = "") -> AsyncIterator[Receiver]:
     """The person's receiver, at work."""
-    receiver = Receiver(Local(person.store), person.own, person.opener, lambda: None, invite_code=invite_code)
+    receiver = Receiver(
+        Local(person.store), person.own, person.opener, lambda: None, network=Internet(), invite_code=invite_code
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receiver.run, origin)
         yield receiver

@@ -19,7 +19,7 @@ import trio
 from cyclopts import Parameter
 
 from .. import errors
-from . import commands
+from . import commands, people
 from .commands import Place
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8480"
@@ -61,7 +61,8 @@ app: Final = cyclopts.App(
 app.meta.end_of_options_delimiter = ""  # a `--` is for the command that follows
 
 Where: TypeAlias = Annotated[Place, Parameter(parse=False)]
-To: TypeAlias = Annotated[str, Parameter(help="A name or an account id.")]
+To: TypeAlias = Annotated[str, Parameter(help="A name, an account id or an invite link.")]
+Who: TypeAlias = To
 Wait: TypeAlias = Annotated[
     float, Parameter(help="Give up after this many seconds in which the server accepted nothing; the rest waits.")
 ]
@@ -105,16 +106,74 @@ def listen(
     *,
     json: AsJson = False,
     count: Annotated[int | None, Parameter(help="End after this many messages.")] = None,
+    accept_everyone: Annotated[
+        bool,
+        Parameter(negative="", help="Whoever writes is a contact at once; otherwise strangers wait in `requests`."),
+    ] = False,
     place: Where,
 ) -> ExitCode:
-    """Print messages as they arrive, until interrupted."""
-    return _run(place, lambda at: commands.listen(at, json, count))
+    """Print messages of contacts as they arrive, until interrupted."""
+    return _run(place, lambda at: commands.listen(at, json, count, accept_everyone))
 
 
 @app.command
 def chat(to: To, /, *, json: AsJson = False, wait: Wait = 30.0, place: Where) -> ExitCode:
     """Talk: lines of the standard input go to TO, messages that arrive are printed. Ends with the input."""
     return _run(place, lambda at: commands.chat(at, to, json, wait))
+
+
+@app.command
+def requests(*, place: Where) -> ExitCode:
+    """Print what people have written whom you have not accepted. Nobody of them was answered in any way."""
+    return _run(place, people.requests)
+
+
+@app.command
+def accept(who: Who, /, *, place: Where) -> ExitCode:
+    """Make WHO, who has written to you, a contact. Whoever you write to is one, too."""
+    return _run(place, lambda at: people.answer(at, who, "accept"))
+
+
+@app.command
+def decline(who: Who, /, *, place: Where) -> ExitCode:
+    """Delete what WHO has written. They may ask again."""
+    return _run(place, lambda at: people.answer(at, who, "decline"))
+
+
+@app.command
+def block(who: Who, /, *, place: Where) -> ExitCode:
+    """Show nothing of WHO from now on. They are not told."""
+    return _run(place, lambda at: people.answer(at, who, "block"))
+
+
+@app.command
+def unblock(who: Who, /, *, place: Where) -> ExitCode:
+    """WHO may ask again."""
+    return _run(place, lambda at: people.answer(at, who, "unblock"))
+
+
+@app.command
+def contacts(*, place: Where) -> ExitCode:
+    """Print everybody you have written to, accepted or blocked: account id, name, what is noted."""
+    return _run(place, people.contacts)
+
+
+@app.command
+def link(*, place: Where) -> ExitCode:
+    """Print a link to your account. Who writes to the link needs to trust no directory."""
+    return _run(place, people.link)
+
+
+@app.command
+def verify(
+    who: Who,
+    /,
+    *,
+    confirmed: Annotated[bool, Parameter(negative="", help="You have compared it: note that.")] = False,
+    place: Where,
+) -> ExitCode:
+    """Print the safety number with WHO. If both of you see the same digits, no server stands between you."""
+    return _run(place, lambda at: people.verify(at, who, confirmed))
 
 
 @app.command

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 import trio
 
-from .. import Client, Message, Sent, errors, open_client
+from .. import Client, Event, Message, Sent, errors, events, open_client
 from ..protocol.content import MAX_TEXT
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
@@ -38,36 +38,73 @@ class NotSent(Exception):  # noqa: N818 - an outcome
     """The server has not accepted everything in time; the rest waits in the store."""
 
 
-def _client(place: Place, *, create: bool = False) -> AbstractAsyncContextManager[Client]:
+def opened(place: Place, *, create: bool = False, accept_everyone: bool = False) -> AbstractAsyncContextManager[Client]:
     """A client on the place's store. Only `register` makes a store: looking must not decide how it is locked."""
     if not create and not place.store.exists():
         raise errors.NotRegistered(f"there is no store at {place.store}")
-    return open_client(place.store, server=place.server, passphrase=place.passphrase, invite_code=place.invite_code)
+    return open_client(
+        place.store,
+        server=place.server,
+        passphrase=place.passphrase,
+        invite_code=place.invite_code,
+        accept_everyone=accept_everyone,
+    )
 
 
-async def _tell_trouble(client: Client) -> None:
-    """A line on stderr whenever there is a new reason why nothing moves, or something was lost."""
-    told, expired = "", 0
-    while True:
-        await trio.sleep(1)
-        now = "" if client.trouble is None else str(client.trouble)
-        if now and now != told:
-            print(f"sottovoce: {now}; trying again", file=sys.stderr)
-        if client.expired > expired:
-            print(f"sottovoce: {client.expired - expired} messages expired before this device came", file=sys.stderr)
-        told, expired = now, client.expired
+async def _tell(client: Client, partner: str = "") -> None:
+    """A line on stderr for whatever happens besides messages: why nothing moves, what was lost, who has written. A
+    request of `partner` (an account id), with whom the person means to talk, is accepted."""
+    told = ""
+    async for event in client.events():
+        if isinstance(event, events.RequestArrived) and event.account_id == partner:
+            await client.accept(partner)
+            continue
+        line = _line(event)
+        if line and line != told:
+            print(f"sottovoce: {printable(line)}", file=sys.stderr)
+        told = line or told
+
+
+def _line(event: Event) -> str:
+    """An event in words; nothing for one that needs none."""
+    match event:
+        case events.ConnectionChanged(is_up=False, trouble=trouble) if trouble:
+            return f"{trouble}; trying again"
+        case events.RequestArrived(account_id=who):
+            return f"somebody new has written, {who}: see `sottovoce requests`"
+        case events.DevicesChanged(account_id=who, is_recovery=True):
+            return f"{who} has recovered the account: every device is new, compare safety numbers"
+        case events.DevicesChanged(account_id=who, added=added, removed=removed):
+            return f"{who} has other devices: {added} added, {removed} removed"
+        case events.AccountForked(account_id=who):
+            return f"somebody else may have the keys of {who}: nothing is sent there until you decide"
+        case events.AccountEnded(account_id=who):
+            return f"{who} has given up the account"
+        case events.KeyserverBehind(account_id=who):
+            return f"the keyserver serves old keys of {who}"
+        case events.CloneSuspected(account_id=who):
+            return f"a device of {who} runs from a copy, or somebody else has its keys"
+        case events.MessagesExpired(count=count):
+            return f"{count} messages expired before this device came"
+        case events.MessagesUnreadable(count=count):
+            return f"{count} envelopes could not be read"
+        case events.MessageFailed(account_id=who, reason=reason):
+            return f"a message to {who} will not arrive ({reason})"
+        case events.StoreRestored():
+            return "this store is an older copy; new sessions are made"
+    return ""
 
 
 async def register(place: Place, name: str) -> None:
     """Claim a name, and print it with the account id."""
-    async with _client(place, create=True) as client:
+    async with opened(place, create=True) as client:
         await client.register(name)
         print(f"registered as {client.username}\naccount id {client.account_id}")
 
 
 async def whoami(place: Place) -> None:
     """Print who this store is."""
-    async with _client(place) as client:
+    async with opened(place) as client:
         if client.username is None:
             raise errors.NotRegistered(f"{place.store} holds no registered account")
         print(f"name       {client.username}\naccount id {client.account_id}")
@@ -76,32 +113,35 @@ async def whoami(place: Place) -> None:
 
 async def send(place: Place, to: str, text: str, wait: float) -> None:
     """Send one message, or one for each line of the standard input, and wait until all are accepted."""
-    async with _client(place) as client:
+    async with opened(place) as client:
         outgoing = _Outgoing(client, to, wait)
-        await beside(
-            partial(_tell_trouble, client), outgoing.send_lines if text == "-" else partial(outgoing.send, text)
-        )
+        await beside(partial(_tell, client), outgoing.send_lines if text == "-" else partial(outgoing.send, text))
         await outgoing.finish()
 
 
-async def listen(place: Place, json: bool, count: int | None) -> None:
+async def listen(place: Place, json: bool, count: int | None, accept_everyone: bool) -> None:
     """Print messages as they arrive."""
     if count is not None and count < 1:
         raise errors.InvalidInput("--count is at least 1")
-    async with _client(place) as client:
-        await beside(partial(_tell_trouble, client), partial(_print_messages, client, json, count))
+    async with opened(place, accept_everyone=accept_everyone) as client:
+        await beside(partial(_tell, client), partial(_print_messages, client, json, count))
 
 
 async def chat(place: Place, to: str, json: bool, wait: float) -> None:
     """Send lines and print messages at the same time, until the input ends."""
-    async with _client(place) as client:
+    async with opened(place) as client:
         outgoing = _Outgoing(client, to, wait)
 
         async def talk() -> None:
             await outgoing.send_lines()
             await outgoing.finish()
 
-        await beside(partial(_print_messages, client, json, None), talk)
+        partner = await client.look_up(to)
+
+        async def hear() -> None:
+            await beside(partial(_tell, client, partner), partial(_print_messages, client, json, None))
+
+        await beside(hear, talk)
 
 
 async def beside(other: Work, main: Work) -> None:

@@ -17,7 +17,7 @@ from ..crypto import message as layout
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
 from ..crypto.ratchet import Ratchet
-from . import healing, sessions
+from . import contacts, healing, sessions
 from .budgets import SearchBudget
 from .reading import Opened, Outcome, Reader, Spent
 from .routing import Found
@@ -191,6 +191,8 @@ class Opener:
             return self._settle(state, opened)
         if found.expected.is_ephemeral:  # nobody misses it, and it says nothing of the session's health
             return Outcome.DROPPED
+        if isinstance(opened, CryptoRefusal) and opened.reason is Reason.CLONE_SUSPECTED:
+            contacts.note_clone(state, found.session_id, now_ms)
         if isinstance(opened, CryptoRefusal) and not (_is_used(opened) or opened.reason is Reason.NOT_LISTED):
             healing.failed(state, found.session_id, now_ms // 1000)
         return self._record(state, digest, _damage(opened), now_ms)
@@ -223,6 +225,8 @@ class Opener:
             return self._record(state, digest, _reason(unsealed), now_ms)
         first, recipient = unsealed
         peer = self._attempt(state, lambda: _sender(state, first))
+        if isinstance(peer, CryptoRefusal) and peer.reason is Reason.FORKED_LIST:
+            contacts.note_fork(state, first.handshake.account_id, first.device_list, now_ms // 1000)
         if not isinstance(peer, Peer):
             return self._record(state, digest, _reason(peer), now_ms)
         opened = self._attempt(state, lambda: self._open_first(state, first, recipient, peer, now_ms, sealed_only))
@@ -270,10 +274,9 @@ class Opener:
             known = state.sessions.get(made)
             if known is None:
                 raise _Refused("session_wiped")
-            return self._read_first(state, known, first.message, now_ms, sealed_only, is_new=False)
+            return self._read_first(state, known, first.message, now_ms, sealed_only)
         session, one_time = self._respond(state, recipient, first, now_ms // 1000)
-        opened = self._read_first(state, session, first.message, now_ms, sealed_only, is_new=True)
-        sessions.learn(state, peer)
+        opened = self._read_first(state, session, first.message, now_ms, sealed_only, peer)
         state.sessions.accept(first.handshake.digest, session.session_id, recipient.record_id)
         if one_time is not None:
             state.prekeys.use_one_time(one_time.id)
@@ -300,20 +303,27 @@ class Opener:
         return Session(*ids, handshake.generation, fresh, None), one_time
 
     def _read_first(
-        self, state: State, session: Session, message: bytes, now_ms: int, sealed_only: bool, *, is_new: bool
+        self,
+        state: State,
+        session: Session,
+        message: bytes,
+        now_ms: int,
+        sealed_only: bool,
+        maker: Peer | None = None,
     ) -> Opened:
-        """The message inside a sealed one: its session is known, so its tag only says which message it is."""
+        """The message inside a sealed one: its session is known, so its tag only says which message it is. `maker`
+        made the session, if that is new."""
         tag = layout.routing_tag(message)
         found = state.routing.find(tag)
         expected = found.expected if found is not None and found.session_id == session.session_id else None
-        if is_new:
+        if maker is not None:
             expected = dict(session.ratchet.expected()).get(tag)
         if expected is None:
             expected = session.ratchet.recognise(message)
         if expected is None:
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message inside is not one of its session")
         found = Found(session.session_id, expected)
-        return self._reader.read(state, session, message, found, now_ms, sealed_only, is_sealed=True, is_new=is_new)
+        return self._reader.read(state, session, message, found, now_ms, sealed_only, is_sealed=True, maker=maker)
 
 
 def _recognise(state: State, session_ids: Iterable[bytes], message: bytes) -> Found | None:

@@ -15,12 +15,12 @@ from ..crypto import ratchet
 from ..crypto.chain_key import MAX_SKIPPED
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.ratchet import Decrypted, SkippedKey
-from . import healing, sessions
+from . import contacts, healing, sessions
 from .budgets import FREE_STEPS, StepBudget
 from .content import Body, ContactAddress, Text, decode_body
 from .routing import Found
 from .sessions import listed
-from .state import Address, Incoming, Own, Session, State, Want
+from .state import Address, Incoming, Own, Peer, Session, State, Want
 
 #: Skipped message keys kept per session: an attacker who leaves gaps fills this much and no more.
 SKIPPED_KEYS: Final = 2_000
@@ -72,16 +72,19 @@ class Reader:
         sealed_only: bool = False,
         *,
         is_sealed: bool = False,
-        is_new: bool = False,
+        maker: Peer | None = None,
     ) -> Opened:
-        """Decrypt on a session and, only if all of it holds, store the state and the message."""
-        now = now_ms // 1000
+        """Decrypt on a session and, only if all of it holds, store the state and the message. `maker` is the account
+        that has made the session just now, if that is new."""
+        now, is_new = now_ms // 1000, maker is not None
         if not is_new:
             _check_listed(state, session)
         decrypted = session.ratchet.decrypt(
             message, found.expected, _finder(state, session), self._spender(state, session, now), now
         )
         body = decode_body(decrypted.body)
+        if maker is not None:
+            contacts.learn(state, maker, now)
         known = healing.heard(session, now, on_contact_queue=not sealed_only)
         asks = is_sealed or isinstance(body.content, Text)
         if is_new:
@@ -93,7 +96,8 @@ class Reader:
         given_up = _keep_skipped(state, session, decrypted, now)
         if body.contact is not None and may_dial(body.contact.origin, own=self._own.server):
             _take_address(state, known, _address(body.contact), is_late=decrypted.used is not None)
-        return Opened(_store(state, known, body, now_ms), known, message, decrypted, given_up, is_new)
+        _heed(state, session, body)
+        return Opened(_store(state, self._own, known, body, now_ms), known, message, decrypted, given_up, is_new)
 
     def _spender(self, state: State, session: Session, now: int) -> ratchet.Spend:
         def spend(steps: int) -> None:
@@ -112,6 +116,13 @@ def _check_listed(state: State, session: Session) -> None:
     if peer is None:
         raise CryptoRefusal(Reason.NOT_LISTED, "the account is not known")
     listed(peer, session.device_id)
+
+
+def _heed(state: State, session: Session, body: Body) -> None:
+    """The account itself names the version of its list: a keyserver that serves an older one is found out."""
+    peer = state.peers.get(session.account_id)
+    if peer is not None and body.list_version > sessions.parse_list(peer.device_list).version:
+        state.peers.announce(session.account_id, body.list_version)
 
 
 def _add(state: State, session: Session, now: int) -> None:
@@ -140,12 +151,15 @@ def _owe(state: State, session: Session, now: int) -> None:
         state.sessions.put(healing.owe(sending, now))
 
 
-def _store(state: State, session: Session, body: Body, now_ms: int) -> Outcome:
+def _store(state: State, own: Own, session: Session, body: Body, now_ms: int) -> Outcome:
     content = body.content
     if not isinstance(content, Text):
         return Outcome.CONTROL
     sender = session.account_id, session.device_id
-    stored = state.inbox.add(Incoming(content.message_id, *sender, content.text, content.sent_at, now_ms))
+    message = Incoming(content.message_id, *sender, content.text, content.sent_at, now_ms)
+    stored = contacts.admit(state, message, everyone=own.accepts_everyone)
+    if stored is None:
+        return Outcome.DROPPED
     return Outcome.NEW if stored else Outcome.REPEAT
 
 

@@ -48,6 +48,13 @@ class Routing:
         self._contacts.pop(session_id, None)
         self._contacts[session_id] = None
 
+    def estrange(self, session_id: bytes) -> None:
+        """The session is a contact's no longer."""
+        self.changes += 1
+        if session_id in self._contacts:
+            del self._contacts[session_id]
+            self._strangers[session_id] = None
+
     def announce(self, session_id: bytes, tags: Iterable[tuple[bytes, Expected]]) -> None:
         """Add tags of a session, which counts as the one heard from last."""
         order = self._contacts if session_id in self._contacts else self._strangers

@@ -5,6 +5,7 @@ Every function works on a `State` within the caller's transaction. Spec: session
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from sottovoce_wire import limits, records
@@ -20,6 +21,8 @@ from .state import Address, FirstContact, Outgoing, Own, Peer, Session, State, W
 
 #: Sessions kept with one device besides the one that sends. They only receive.
 REPLACED_SESSIONS: Final = 4
+#: Device lists kept parsed, some 2 KiB each at most: both sides' are looked at for every message.
+PARSED_LISTS: Final = 512
 #: How long: the longest life of an envelope, and a day.
 REPLACED_LIFETIME: Final = 31 * limits.DAY
 
@@ -36,6 +39,7 @@ class Bundle:
     address: Address
 
 
+@lru_cache(maxsize=PARSED_LISTS)
 def parse_list(device_list: bytes) -> records.DeviceList:
     """The contents of a signed device list that was verified before it was stored."""
     payload, _ = records.split_signed(device_list)
@@ -53,21 +57,6 @@ def newest(known: Peer | None, presented: Peer) -> Peer:
             return known
         raise
     return presented
-
-
-def learn(state: State, presented: Peer) -> None:
-    """Store what an account has proven, if it is newer. Sessions with devices that it has taken off its list are wiped.
-
-    `presented` is verified. Raises CryptoRefusal as `newest`."""
-    known = state.peers.get(presented.account_id)
-    peer = newest(known, presented)
-    if known is not None and peer.device_list == known.device_list:
-        return
-    state.peers.put(peer)
-    devices = {entry.device_id for entry in parse_list(peer.device_list).devices}
-    for session in state.sessions.of_account(peer.account_id):
-        if session.device_id not in devices:
-            wipe(state, session)
 
 
 def listed(peer: Peer, device_id: DeviceId) -> records.DeviceEntry:
@@ -90,23 +79,13 @@ def missing(state: State, account_id: AccountId, now: int) -> list[DeviceId] | N
 def fan_out(state: State, own: Own, account_id: AccountId, text: Text, ttl: Ttl, now: int) -> list[Outgoing]:
     """Encrypt `text` for every device of the account that has a session; one final envelope each.
 
-    The account is a contact from now on. Raises CryptoRefusal (CHAIN_ENDED)."""
+    Raises CryptoRefusal (CHAIN_ENDED)."""
     peer = state.peers.get(account_id)
     if peer is None:
         return []
     devices = [entry.device_id for entry in parse_list(peer.device_list).devices]
-    if not state.peers.is_contact(account_id):
-        _befriend(state, account_id, devices)
     found = [_envelope(state, own, account_id, device, text.message_id, text, ttl, now) for device in devices]
     return [envelope for envelope in found if envelope is not None]
-
-
-def _befriend(state: State, account_id: AccountId, devices: list[DeviceId]) -> None:
-    """The person writes to an account for the first time."""
-    state.peers.add_contact(account_id)
-    for device_id in devices:
-        for session in state.sessions.of_device(account_id, device_id):
-            state.routing.befriend(session.session_id)
 
 
 def acknowledge(state: State, own: Own, account_id: AccountId, device_id: DeviceId, now: int) -> Outgoing | None:

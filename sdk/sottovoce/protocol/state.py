@@ -16,13 +16,16 @@ from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId, MessageId, Queue
 from ..crypto.identity import DeviceKeys
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
 from ..crypto.ratchet import Ratchet, SkippedKey
+from ..events import Event
 from .content import ContactAddress
 from .routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a device knows of itself: its server, account, keys, signed device list, and where contacts answer."""
+    """What a device knows of itself: its server, account, keys, signed device list, and where contacts answer.
+
+    `accepts_everyone`: whoever writes is a contact at once."""
 
     server: str
     account_id: AccountId
@@ -30,6 +33,7 @@ class Own:
     device: DeviceKeys
     device_list: bytes
     contact: ContactAddress
+    accepts_everyone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +226,31 @@ class Peers(Protocol):
         """Insert or replace."""
 
     def is_contact(self, account_id: AccountId) -> bool:
-        """Whether the person has ever written to this account."""
+        """Whether the person has written to this account, or accepted its request."""
+
+    def is_blocked(self, account_id: AccountId) -> bool:
+        """Whether nothing of this account is shown."""
 
     def add_contact(self, account_id: AccountId) -> None:
-        """The person writes to this account, which is known."""
+        """This account, which is known, is a contact, and blocked no longer."""
+
+    def block(self, account_id: AccountId) -> None:
+        """Nothing of this account is shown from now on."""
+
+    def unblock(self, account_id: AccountId) -> None:
+        """The account is a stranger again."""
+
+    def forked_list(self, account_id: AccountId) -> bytes | None:
+        """A second signed list for one place in the account's chain."""
+
+    def set_forked_list(self, account_id: AccountId, device_list: bytes | None) -> None:
+        """Keep it beside the known one; None when the person has decided."""
+
+    def announce(self, account_id: AccountId, version: int) -> None:
+        """The account itself names this version of its device list, which is newer than the known one."""
+
+    def reached(self, account_id: AccountId, version: int) -> None:
+        """This version of the list is known."""
 
     def address(self, account_id: AccountId, device_id: DeviceId) -> Address | None:
         """Where a device is reached."""
@@ -246,11 +271,33 @@ class Inbox(Protocol):
     def remember_opened(self, digest: bytes) -> None:
         """The same for a message that was opened: what nobody can open pushes none of these out."""
 
-    def add(self, message: Incoming) -> bool:
-        """Store a message; False if this account already sent one with this id."""
+    def add(self, message: Incoming, *, is_request: bool) -> bool:
+        """Store a message; False if this account already sent one with this id. A request waits to be accepted."""
+
+    def requests(self, account_id: AccountId) -> int:
+        """How many messages of an account wait to be accepted."""
+
+    def requesters(self) -> int:
+        """How many accounts have messages that wait to be accepted."""
+
+    def accept(self, account_id: AccountId) -> None:
+        """What an account has written is shown to the application."""
+
+    def decline(self, account_id: AccountId) -> None:
+        """What an account has written, and nobody accepted, is deleted."""
 
     def add_undecryptable(self, digest: bytes, reason: str, received_at: int) -> None:
         """Record an envelope that could not be decrypted, in a table that is bounded for each reason."""
+
+
+class Events(Protocol):
+    """What the application is to be told."""
+
+    def add(self, event: Event) -> None:
+        """Keep an event until the application has seen it, in a bounded table."""
+
+    def withdraw(self, kind: type[Event], subject: str) -> None:
+        """What an event of this kind says of this is true no longer."""
 
 
 class HeldMessages(Protocol):
@@ -337,6 +384,10 @@ class State(Protocol):
     @property
     def wants(self) -> Wants:
         """Handshakes to be made."""
+
+    @property
+    def events(self) -> Events:
+        """What the application is to be told."""
 
     @property
     def routing(self) -> Routing:

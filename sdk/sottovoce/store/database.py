@@ -6,7 +6,7 @@ are durable when they return (`synchronous=FULL`): a ratchet state that a power 
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,6 +17,7 @@ from .. import errors
 from ..protocol.routing import Routing
 from . import keyfile, lock, schema
 from .account import AccountTable
+from .events import EventTable
 from .held import HeldTable
 from .inbox import InboxTable
 from .outbox import OutboxTable
@@ -50,6 +51,7 @@ class Tables:
     held: HeldTable
     wants: WantTable
     outbox: OutboxTable
+    events: EventTable
     savepoint: Callable[[], AbstractContextManager[None]]
     derived: Callable[[], Routing]
 
@@ -74,6 +76,7 @@ class Store:
             HeldTable(connection),
             WantTable(connection),
             OutboxTable(connection),
+            EventTable(connection),
             self._savepoint,
             self._derive,
         )
@@ -81,9 +84,11 @@ class Store:
         self._commits = 0
 
     @contextmanager
-    def transaction(self) -> Iterator[Tables]:
-        """All that the block writes becomes durable when it ends, or nothing if it raises. Raises StoreFailed."""
-        with _translated():
+    def transaction(self, *, is_synced: bool = True) -> Iterator[Tables]:
+        """All that the block writes becomes durable when it ends, or nothing if it raises. Raises StoreFailed.
+
+        Not `is_synced`: it survives this program, but a power cut may take it back until the next that is."""
+        with _translated(), nullcontext() if is_synced else self._unsynced():
             self._connection.execute("BEGIN IMMEDIATE")
             routing = self._routing_now()
             try:
@@ -101,10 +106,25 @@ class Store:
                 with suppress(apsw.Error):  # the commit stands, whatever becomes of the log; the next one tries again
                     self._empty_log()
 
-    def _routing_now(self) -> int | None:
-        return None if self._routing is None else self._routing.changes
+    @contextmanager
+    def _unsynced(self) -> Iterator[None]:
+        """A commit in the block does not wait for the disk; the log keeps the order of all of them."""
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA synchronous = FULL")
 
-    def _taken_back(self, routing: int | None) -> None:
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether one is open. On some errors SQLite ends it by itself, and takes everything back."""
+        return self._connection.in_transaction
+
+    def _routing_now(self) -> tuple[Routing | None, int]:
+        """Which table it is besides its count: one that was made anew may have counted as far."""
+        return self._routing, 0 if self._routing is None else self._routing.changes
+
+    def _taken_back(self, routing: tuple[Routing | None, int]) -> None:
         """What is kept in memory goes back with the rows: it is made from them again, where it had followed."""
         self._tables.sessions.taken_back()
         if self._routing_now() != routing:

@@ -1,6 +1,8 @@
 """What arrived: messages, the digests that recognise repeats, and envelopes that could not be decrypted."""
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 import apsw
@@ -15,12 +17,16 @@ SEEN: Final = 4_096
 #: Records of undecryptable envelopes, for each reason: a stranger can cause most kinds, and must not push out an alarm.
 UNDECRYPTABLE: Final = 200
 
+_MESSAGE: Final = "message_id, account_id, device_id, text, sent_at, received_at"
+
 
 @dataclass(frozen=True, slots=True)
 class Unhandled:
-    """A message that the application has not handled yet, and its place in the order of arrival."""
+    """A message that the application has not handled yet, its place in the order of arrival, and how often it was
+    handed over before."""
 
     position: int
+    attempts: int
     message: Incoming
 
 
@@ -50,11 +56,11 @@ class InboxTable:
         self._execute("INSERT OR REPLACE INTO messages_opened (digest) VALUES (?)", (digest,))
         self._execute("DELETE FROM messages_opened WHERE position <= last_insert_rowid() - ?", (SEEN,))
 
-    def add(self, message: Incoming) -> bool:
-        """Store a message; False if this account already sent one with this id."""
+    def add(self, message: Incoming, *, is_request: bool) -> bool:
+        """Store a message; False if this account already sent one with this id. A request waits to be accepted."""
         self._execute(
-            "INSERT OR IGNORE INTO messages (message_id, account_id, device_id, text, sent_at, received_at)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO messages (message_id, account_id, device_id, text, sent_at, received_at, is_request)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 message.message_id,
                 message.account_id,
@@ -62,9 +68,38 @@ class InboxTable:
                 message.text,
                 message.sent_at,
                 message.received_at,
+                is_request,
             ),
         )
         return self._changes() > 0
+
+    def requests(self, account_id: AccountId) -> int:
+        """How many messages of an account wait to be accepted."""
+        count: int = self._execute(
+            "SELECT count(*) FROM messages WHERE account_id = ? AND is_request = 1", (account_id,)
+        ).get
+        return count
+
+    def requesters(self) -> int:
+        """How many accounts have messages that wait to be accepted."""
+        count: int = self._execute("SELECT count(DISTINCT account_id) FROM messages WHERE is_request = 1").get
+        return count
+
+    def waiting(self) -> list[tuple[AccountId, list[Incoming]]]:
+        """Every account with messages that wait to be accepted, and these, in the order of arrival."""
+        rows = self._execute(
+            f"SELECT {_MESSAGE} FROM messages WHERE is_request = 1 ORDER BY account_id, position"  # noqa: S608 - names
+        )
+        messages = [_incoming(*row) for row in rows]
+        return [(account_id, list(found)) for account_id, found in groupby(messages, attrgetter("account_id"))]
+
+    def accept(self, account_id: AccountId) -> None:
+        """What an account has written is shown to the application."""
+        self._execute("UPDATE messages SET is_request = 0 WHERE account_id = ? AND is_request = 1", (account_id,))
+
+    def decline(self, account_id: AccountId) -> None:
+        """What an account has written, and nobody accepted, is deleted."""
+        self._execute("DELETE FROM messages WHERE account_id = ? AND is_request = 1", (account_id,))
 
     def add_undecryptable(self, digest: bytes, reason: str, received_at: int) -> None:
         """Record an envelope that could not be decrypted; the oldest of its reason goes when there are too many."""
@@ -85,15 +120,23 @@ class InboxTable:
     def unhandled(self, limit: int) -> list[Unhandled]:
         """The first `limit` unhandled messages, in the order of arrival."""
         rows = self._execute(
-            "SELECT position, message_id, account_id, device_id, text, sent_at, received_at FROM messages"
-            " WHERE handled = 0 ORDER BY position LIMIT ?",
+            f"SELECT position, attempts, {_MESSAGE} FROM messages"  # noqa: S608 - fixed names
+            " WHERE handled = 0 AND is_request = 0 ORDER BY position LIMIT ?",
             (limit,),
         )
-        return [
-            Unhandled(position, Incoming(MessageId(message_id), AccountId(account), DeviceId(device), *rest))
-            for position, message_id, account, device, *rest in rows
-        ]
+        return [Unhandled(position, attempts, _incoming(*row)) for position, attempts, *row in rows]
+
+    def mark_shown(self, position: int) -> None:
+        """A message is handed to the application, once more."""
+        self._execute("UPDATE messages SET attempts = attempts + 1 WHERE position = ?", (position,))
 
     def mark_handled(self, position: int) -> None:
         """The application is done with a message: it is not shown again."""
         self._execute("UPDATE messages SET handled = 1 WHERE position = ?", (position,))
+
+
+def _incoming(
+    message_id: bytes, account_id: bytes, device_id: bytes, text: str, sent_at: int, received_at: int
+) -> Incoming:
+    ids = MessageId(message_id), AccountId(account_id), DeviceId(device_id)
+    return Incoming(*ids, text, sent_at, received_at)

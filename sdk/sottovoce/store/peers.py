@@ -28,12 +28,68 @@ class PeerTable:
         )
 
     def is_contact(self, account_id: AccountId) -> bool:
-        """Whether the person has ever written to this account."""
+        """Whether the person has written to this account, or accepted its request."""
         return self._execute("SELECT 1 FROM peers WHERE account_id = ? AND is_contact", (account_id,)).get is not None
 
+    def is_blocked(self, account_id: AccountId) -> bool:
+        """Whether nothing of this account is shown."""
+        return self._execute("SELECT 1 FROM peers WHERE account_id = ? AND is_blocked", (account_id,)).get is not None
+
     def add_contact(self, account_id: AccountId) -> None:
-        """The person writes to this account, which is known."""
-        self._execute("UPDATE peers SET is_contact = 1 WHERE account_id = ? AND NOT is_contact", (account_id,))
+        """This account, which is known, is a contact, and blocked no longer."""
+        self._execute(
+            "UPDATE peers SET is_contact = 1, is_blocked = 0 WHERE account_id = ? AND NOT is_contact", (account_id,)
+        )
+
+    def block(self, account_id: AccountId) -> None:
+        """Nothing of this account is shown from now on."""
+        self._execute("UPDATE peers SET is_contact = 0, is_blocked = 1 WHERE account_id = ?", (account_id,))
+
+    def unblock(self, account_id: AccountId) -> None:
+        """The account is a stranger again."""
+        self._execute("UPDATE peers SET is_blocked = 0 WHERE account_id = ?", (account_id,))
+
+    def contacts(self) -> list[AccountId]:
+        """Every contact, and every blocked account."""
+        return [
+            AccountId(row[0]) for row in self._execute("SELECT account_id FROM peers WHERE is_contact OR is_blocked")
+        ]
+
+    def verified_at(self, account_id: AccountId) -> int | None:
+        """When the person compared safety numbers (unix seconds)."""
+        found: int | None = self._execute("SELECT verified_at FROM peers WHERE account_id = ?", (account_id,)).get
+        return found
+
+    def set_verified(self, account_id: AccountId, now: int | None) -> None:
+        """The person compared safety numbers now, or takes that back."""
+        self._execute("UPDATE peers SET verified_at = ? WHERE account_id = ?", (now, account_id))
+
+    def forked_list(self, account_id: AccountId) -> bytes | None:
+        """A second signed list for one place in the account's chain."""
+        found: bytes | None = self._execute("SELECT forked_list FROM peers WHERE account_id = ?", (account_id,)).get
+        return found
+
+    def set_forked_list(self, account_id: AccountId, device_list: bytes | None) -> None:
+        """Keep it beside the known one; None when the person has decided."""
+        self._execute("UPDATE peers SET forked_list = ? WHERE account_id = ?", (device_list, account_id))
+
+    def announce(self, account_id: AccountId, version: int) -> None:
+        """The account itself names this version of its list, which is newer than the known one."""
+        self._execute(
+            "UPDATE peers SET announced = ? WHERE account_id = ? AND coalesce(announced, 0) < ?",
+            (version, account_id, version),
+        )
+
+    def reached(self, account_id: AccountId, version: int) -> None:
+        """This version of the list is known."""
+        self._execute(
+            "UPDATE peers SET announced = NULL WHERE account_id = ? AND announced <= ?", (account_id, version)
+        )
+
+    def behind(self) -> list[tuple[AccountId, int]]:
+        """The contacts that have named a newer list than the known one, and its version."""
+        rows = self._execute("SELECT account_id, announced FROM peers WHERE announced IS NOT NULL AND is_contact")
+        return [(AccountId(account_id), version) for account_id, version in rows]
 
     def named(self, username: str) -> AccountId | None:
         """The account that had this name when it was first looked up: a directory cannot change it afterwards."""

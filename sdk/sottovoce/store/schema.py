@@ -42,12 +42,18 @@ STEPS: Final = (
         account_id BLOB PRIMARY KEY,
         root_public BLOB NOT NULL,
         device_list BLOB NOT NULL,
-        is_contact INTEGER NOT NULL DEFAULT 0 -- the person has written to this account
+        is_contact INTEGER NOT NULL DEFAULT 0, -- the person has written to this account, or accepted its request
+        is_blocked INTEGER NOT NULL DEFAULT 0, -- nothing of it is shown; never together with is_contact
+        verified_at INTEGER,                  -- unix seconds when the person compared safety numbers
+        forked_list BLOB,                     -- a second signed list for one place in the chain: nothing is sent
+        announced INTEGER                     -- a newer version of its list, which the account itself has named
     ) WITHOUT ROWID;
+    CREATE INDEX peers_behind ON peers (announced) WHERE announced IS NOT NULL;
     CREATE TABLE peer_names (
         username TEXT PRIMARY KEY,
         account_id BLOB NOT NULL
     ) WITHOUT ROWID;
+    CREATE INDEX peer_names_of_account ON peer_names (account_id, username);
     CREATE TABLE peer_addresses (
         account_id BLOB NOT NULL,
         device_id BLOB NOT NULL,
@@ -134,10 +140,39 @@ STEPS: Final = (
         text TEXT NOT NULL,
         sent_at INTEGER NOT NULL,
         received_at INTEGER NOT NULL,
+        is_request INTEGER NOT NULL,          -- from somebody whom the person has not accepted yet
+        attempts INTEGER NOT NULL DEFAULT 0,  -- how often it was handed to the application
         handled INTEGER NOT NULL DEFAULT 0,
         UNIQUE (account_id, message_id)
     );
-    CREATE INDEX messages_unhandled ON messages (position) WHERE handled = 0;
+    CREATE INDEX messages_unhandled ON messages (position) WHERE handled = 0 AND is_request = 0;
+    CREATE INDEX messages_requests ON messages (account_id, position) WHERE is_request = 1;
+    CREATE TABLE events (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        subject TEXT NOT NULL,                -- the account or message that it is about, or nothing
+        event BLOB NOT NULL,
+        UNIQUE (kind, subject)
+    );
+    CREATE TABLE sent_messages (
+        message_id BLOB PRIMARY KEY,
+        account_id BLOB NOT NULL,
+        text TEXT,                            -- until every device has a receipt, or a week: it may be sent once more
+        ttl INTEGER NOT NULL,
+        sent_at INTEGER NOT NULL,             -- milliseconds, as in the message; the other times likewise
+        delivered_at INTEGER,                 -- of the first receipt
+        read_at INTEGER,
+        repeats INTEGER NOT NULL DEFAULT 0    -- how often it was sent once more
+    ) WITHOUT ROWID;
+    CREATE INDEX sent_messages_by_age ON sent_messages (sent_at);
+    CREATE TABLE receipts_due (
+        account_id BLOB NOT NULL,
+        message_id BLOB NOT NULL,
+        kind INTEGER NOT NULL,                -- content.ReceiptKind
+        due_at INTEGER NOT NULL,              -- milliseconds
+        PRIMARY KEY (account_id, message_id, kind)
+    ) WITHOUT ROWID;
+    CREATE INDEX receipts_due_by_time ON receipts_due (due_at);
     CREATE TABLE envelopes_seen (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         digest BLOB NOT NULL UNIQUE

@@ -92,7 +92,7 @@ def test_lines_sent_to_somebody_away_are_listened_to_later(anna: Command, ben: C
     anna.ok("send", "ben", "first")
     anna.ok("send", "ben", "-", given="second\n\nпривет 🌍\nno newline at the end".encode())
     anna.ok("send", "ben", "--", "-starts-with-a-hyphen")
-    shown = [json.loads(line) for line in ben.ok("listen", "--json", "--count", "6").splitlines()]
+    shown = [json.loads(line) for line in ben.ok("listen", "--accept-everyone", "--json", "--count", "6").splitlines()]
     texts = ["first", "second", "", "привет 🌍", "no newline at the end", "-starts-with-a-hyphen"]
     assert [message["text"] for message in shown] == texts
     anna_id = anna.ok("whoami").splitlines()[1].split()[-1]
@@ -141,7 +141,7 @@ def test_a_line_that_is_not_text_is_named_and_the_lines_before_it_are_sent(anna:
     anna.ok("register", "binary-anna")
     ben.ok("register", "binary-ben")
     assert "line 2 is not UTF-8" in anna.error(1, "send", "binary-ben", given=b"good\n\xff\n")
-    assert ben.ok("listen", "--count", "1").endswith(": good\n")
+    assert ben.ok("listen", "--accept-everyone", "--count", "1").endswith(": good\n")
 
 
 def test_a_server_that_is_away_keeps_the_message_for_the_next_time(server: ServerProcess, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_server_that_is_away_keeps_the_message_for_the_next_time(server: Serve
     assert "go out next time" in anna.error(3, "send", "ben", "kept", "--wait", "1")
     server.start()
     anna.ok("send", "ben", "after")
-    shown = ben.ok("listen", "--count", "3")
+    shown = ben.ok("listen", "--accept-everyone", "--count", "3")
     assert [line.partition(": ")[2] for line in shown.splitlines()] == ["hello", "kept", "after"]
 
 
@@ -207,7 +207,7 @@ def test_an_interrupted_command_ends_quietly_with_130(
     anna.ok("register", name)
     ben.ok("register", f"by-{name}")
     anna.on_interrupt = on_interrupt
-    listening = anna.start("listen")
+    listening = anna.start("listen", "--accept-everyone")
     ben.ok("send", name, "now it listens")
     assert listening.stdout is not None
     assert listening.stdout.readline().endswith(b": now it listens\n")
@@ -225,7 +225,9 @@ def test_a_wrong_command_line_ends_with_2_and_says_why(anna: Command, arguments:
     assert err
 
 
-@pytest.mark.parametrize("command", [(), ("register",), ("send",), ("listen",), ("chat",), ("whoami",)])
+@pytest.mark.parametrize(
+    "command", [(), ("register",), ("send",), ("listen",), ("chat",), ("whoami",), ("requests",), ("verify",)]
+)
 def test_every_command_has_help_with_options_and_exit_codes(anna: Command, command: tuple[str, ...]) -> None:
     shown = anna.ok(*command, "--help")
     assert "--server" in shown
@@ -243,7 +245,10 @@ def test_options_after_the_recipient_are_never_the_text(anna: Command, ben: Comm
     anna.ok("send", "option-ben", f"--store={tmp_path / 'anna.db'}", "--server", anna.url, given=b"piped\n")
     anna.ok("send", "option-ben", "given", "--store", str(tmp_path / "anna.db"), f"--server={anna.url}")
     assert anna.run("send", "option-ben", "--nonsense")[0] == 2
-    shown = [json.loads(line)["text"] for line in ben.ok("listen", "--json", "--count", "2").splitlines()]
+    shown = [
+        json.loads(line)["text"]
+        for line in ben.ok("listen", "--accept-everyone", "--json", "--count", "2").splitlines()
+    ]
     assert shown == ["piped", "given"]
 
 
@@ -276,3 +281,50 @@ def test_chat_ends_at_once_when_it_is_interrupted_while_it_waits_for_input(anna:
     assert chatting.wait(timeout=30) == 130
     assert chatting.stderr is not None
     assert chatting.stderr.read() == b""
+
+
+def test_a_strangers_message_waits_until_it_is_accepted(anna: Command, ben: Command) -> None:
+    anna.ok("register", "shy-anna")
+    ben.ok("register", "new-ben")
+    ben.ok("send", "shy-anna", "may I\nwrite to you")
+    ben_id = ben.ok("whoami").splitlines()[1].split()[-1]
+    assert anna.ok("contacts") == ""
+    assert anna.ok("requests").splitlines()[:3] == [f"{ben_id} writes", "  may I", "    write to you"]
+    anna.ok("accept", ben_id)
+    assert anna.ok("requests") == "nobody waits to be accepted\n"
+    assert anna.ok("listen", "--count", "1").startswith(f"{ben_id}: may I\n")
+    assert anna.ok("contacts") == f"{ben_id}  -\n"
+
+
+def test_the_blocked_are_not_heard_and_not_written_to_until_they_are_unblocked(anna: Command, ben: Command) -> None:
+    anna.ok("register", "strict-anna")
+    ben.ok("register", "loud-ben")
+    ben.ok("send", "strict-anna", "one")
+    ben_id = ben.ok("whoami").splitlines()[1].split()[-1]
+    anna.ok("requests")
+    anna.ok("block", ben_id)
+    ben.ok("send", "strict-anna", "two")
+    assert anna.ok("requests") == "nobody waits to be accepted\n"
+    assert anna.ok("contacts") == f"{ben_id}  -  blocked\n"
+    code, _, err = anna.run("send", ben_id, "no")
+    assert (code, err) == (1, "sottovoce: this account is blocked: unblock it first\n")
+    anna.ok("unblock", ben_id)
+    ben.ok("send", "strict-anna", "three")
+    assert anna.ok("requests").splitlines()[1] == "  three"
+
+
+def test_both_sides_print_one_safety_number_and_a_link_needs_no_directory(anna: Command, ben: Command) -> None:
+    anna.ok("register", "safe-anna")
+    ben.ok("register", "safe-ben")
+    link = anna.ok("link").strip()
+    assert link.startswith("sottovoce+http://127.0.0.1:")
+    ben.ok("send", link, "hello")
+    ben_id = ben.ok("whoami").splitlines()[1].split()[-1]
+    anna.ok("requests")
+    digits = ben.ok("verify", link)
+    assert anna.ok("verify", ben_id) == digits
+    assert [len(line) for line in digits.splitlines()] == [23, 23, 23]
+    assert anna.ok("verify", ben_id, "--confirmed") == "noted as compared\n"
+    assert anna.ok("contacts") == ""
+    anna.ok("accept", ben_id)
+    assert anna.ok("contacts") == f"{ben_id}  -  compared\n"

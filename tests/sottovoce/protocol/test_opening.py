@@ -8,7 +8,7 @@ import pytest
 
 from sottovoce.crypto import identity
 from sottovoce.crypto.identity import DeviceKeys
-from sottovoce.protocol import budgets, healing, opening, reading, sessions
+from sottovoce.protocol import budgets, contacts, healing, opening, reading, sessions
 from sottovoce.protocol.budgets import StepBudget
 from sottovoce.protocol.content import ContactAddress
 from sottovoce.protocol.opening import Opener
@@ -442,7 +442,7 @@ def test_the_sessions_of_a_device_go_when_it_goes_off_the_list(
     alice.meet(bob, NOW)
     assert bob.read(alice.write(bob, "a second session", NOW), NOW) is Outcome.NEW
     with bob.store.transaction() as tables:
-        sessions.learn(tables, without_device(alice, flag))
+        contacts.learn(tables, without_device(alice, flag), NOW)
         assert tables.sessions.of_account(alice.own.account_id) == []
         assert len(tables.sessions.of_account(carol.own.account_id)) == 1
     assert bob.tags() == bob.derived_tags()
@@ -467,8 +467,8 @@ def test_an_older_list_brings_no_device_back(talking: tuple[Person, Person]) -> 
     alice, bob = talking
     newer = without_device(alice, ListFlag.NORMAL)
     with bob.store.transaction() as tables:
-        sessions.learn(tables, newer)
-        sessions.learn(tables, alice.peer())
+        contacts.learn(tables, newer, NOW)
+        contacts.learn(tables, alice.peer(), NOW)
         assert tables.peers.get(alice.own.account_id) == newer
 
 

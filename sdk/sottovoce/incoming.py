@@ -1,0 +1,139 @@
+"""What has arrived, handed to the application exactly once: messages, and events.
+
+A message counts as handled when the application says so; a program that dies before is shown it again, and can tell.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from math import inf
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from . import errors
+from .events import ConnectionChanged, Event
+from .local import Local
+from .message import Message, Sent, make_message
+from .store.database import Tables
+from .store.inbox import Unhandled
+
+T = TypeVar("T")
+
+#: Changes of connections kept for an application that does not ask for events; they say nothing once they are old.
+CHANGES_KEPT: Final = 100
+
+
+class Incoming:
+    """The messages and events of one client."""
+
+    def __init__(self, local: Local, reply: Callable[[str, str], Awaitable[Sent]]) -> None:
+        self._local = local
+        self._reply = reply
+        self._arrived = trio.Event()
+        self._shown: int | None = None
+        self._told: int | None = None
+        self._changes: deque[ConnectionChanged] = deque(maxlen=CHANGES_KEPT)
+
+    def wake(self) -> None:
+        """Something may have arrived."""
+        self._arrived.set()
+        self._arrived = trio.Event()
+
+    def changed(self, change: ConnectionChanged) -> None:
+        """A connection is up or down."""
+        self._changes.append(change)
+        self.wake()
+
+    def messages(self, timeout: float | None) -> AsyncIterator[Message]:
+        """Messages in the order of arrival, until none has come for `timeout` seconds."""
+        return Following(self._next_message, _seconds(timeout))
+
+    def events(self, timeout: float | None) -> AsyncIterator[Event]:
+        """Events in the order in which they were noticed, until none has come for `timeout` seconds."""
+        return Following(self._next_event, _seconds(timeout))
+
+    async def _next_message(self, patience: float) -> Message | None:
+        """Count the message that was shown last as handled, and show the next, in one transaction."""
+        until = trio.current_time() + patience
+        while True:
+            arrived, shown = self._arrived, self._shown
+
+            def hand_over(tables: Tables, shown: int | None = shown) -> tuple[int, Message] | None:
+                if shown is not None:
+                    tables.inbox.mark_handled(shown)
+                found = tables.inbox.unhandled(limit=1)
+                if not found:
+                    return None
+                tables.inbox.mark_shown(found[0].position)
+                return found[0].position, self._present(tables, found[0])
+
+            following = await self._local.transact(hand_over, is_synced=False)  # or a backlog waits for the disk
+            self._shown = None
+            if following is not None:
+                self._shown, message = following
+                return message
+            if shown is not None:  # there is time now
+                await self._mark_handled(shown)
+            if not await _happens(arrived, until):
+                return None
+
+    def _present(self, tables: Tables, unhandled: Unhandled) -> Message:
+        name = tables.peers.name_of(unhandled.message.account_id)
+        return make_message(unhandled, name, self._reply, partial(self._mark_handled, unhandled.position))
+
+    async def _mark_handled(self, position: int) -> None:
+        await self._local.transact(lambda tables: tables.inbox.mark_handled(position))
+
+    async def _next_event(self, patience: float) -> Event | None:
+        """Forget the event that was told last, and tell the next."""
+        until = trio.current_time() + patience
+        while True:
+            arrived, told = self._arrived, self._told
+            if self._changes:
+                return self._changes.popleft()
+
+            def hand_over(tables: Tables, told: int | None = told) -> tuple[int, Event] | None:
+                if told is not None:
+                    tables.events.remove(told)
+                return tables.events.first()
+
+            following = await self._local.transact(hand_over)
+            self._told = None
+            if following is not None:
+                self._told, event = following
+                return event
+            if not await _happens(arrived, until):
+                return None
+
+
+class Following(Generic[T]):
+    """An iterator over what a function gives, which is told how long to wait, and gives None when it has."""
+
+    def __init__(self, following: Callable[[float], Awaitable[T | None]], patience: float) -> None:
+        self._following = following
+        self._patience = patience
+
+    def __aiter__(self) -> "Following[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        found = await self._following(self._patience)
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+
+async def _happens(event: trio.Event, until: float) -> bool:
+    with trio.move_on_at(until):
+        await event.wait()
+        return True
+    return False
+
+
+def _seconds(timeout: float | None) -> float:
+    if timeout is None:
+        return inf
+    if not timeout >= 0:
+        raise errors.InvalidInput("a timeout is a number of seconds, and not negative")
+    return timeout

@@ -1,0 +1,397 @@
+"""The trio thread behind the faces: calls that end whatever happens, and a thread that nothing can take from others."""
+
+import inspect
+import logging
+import re
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from mypy import api as mypy
+
+import sottovoce
+from sottovoce import aio, errors, sync
+from sottovoce._bridge import Hosted, Reading, Slot, TrioThread, trio_thread
+from sottovoce.sync import _wait
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+NOWHERE = "http://127.0.0.1:9"
+
+
+class Room:
+    """Something to open: what has become of it, and a nursery in which it may break."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.left = threading.Event()
+        self.is_finished = False
+        self.nursery: trio.Nursery | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Room"]:
+        self.entered.set()
+        try:
+            async with trio.open_nursery() as self.nursery:
+                yield self
+                self.is_finished = True
+        finally:
+            self.left.set()
+
+    @asynccontextmanager
+    async def open_slowly(self) -> AsyncIterator["Room"]:
+        async with self.open():
+            await trio.sleep_forever()
+            yield self
+
+    async def echo(self, word: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return word
+
+
+@contextmanager
+def hosted(opening: Callable[[], AbstractAsyncContextManager[Room]]) -> Iterator[Hosted[Room]]:
+    host = Hosted(trio_thread(), opening)
+    _wait(host.open())
+    yield host
+    _wait(host.close(at_once=False))
+
+
+def say(host: Hosted[Room], room: Room, word: str) -> str:
+    return _wait(host.call(partial(room.echo, word)))
+
+
+def test_a_block_that_ends_well_and_one_that_ends_at_once_are_told_apart() -> None:
+    well, at_once = Room(), Room()
+    with hosted(well.open):
+        pass
+    host = Hosted(trio_thread(), at_once.open)
+    _wait(host.open())
+    _wait(host.close(at_once=True))
+    assert (well.is_finished, at_once.is_finished) == (True, False)
+    assert well.left.is_set()
+    assert at_once.left.is_set()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), SystemExit(3), KeyboardInterrupt(), BaseExceptionGroup("x", [SystemExit(3)])],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_call_raises_reaches_its_caller_and_nobody_else(error: BaseException) -> None:
+    async def fail() -> None:
+        raise error
+
+    room = Room()
+    with hosted(room.open) as host:
+        with pytest.raises(type(error)) as caught:
+            _wait(host.call(fail))
+        assert caught.value is error
+        assert say(host, room, "on") == "on"
+
+
+def test_a_client_that_breaks_by_itself_takes_only_its_own_calls_with_it() -> None:
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    whole, broken = Room(), Room()
+    with hosted(whole.open) as other:
+        host = Hosted(trio_thread(), broken.open)
+        _wait(host.open())
+        waiting = host.call(trio.sleep_forever)
+        waiting.begin()
+        assert broken.nursery is not None
+        host.thread.post(partial(broken.nursery.start_soon, fail))
+        assert isinstance(waiting.outcome.exception(PATIENCE), errors.ClientClosed)
+        with pytest.raises(errors.ClientClosed):
+            say(host, broken, "anybody")
+        with pytest.raises(ExceptionGroup):
+            _wait(host.close(at_once=False))
+        assert say(other, whole, "on") == "on"
+
+
+def test_calls_under_way_end_when_the_client_is_closed() -> None:
+    room = Room()
+    with hosted(room.open) as host:
+        waiting = host.call(trio.sleep_forever)
+        waiting.begin()
+        say(host, room, "begun")
+    assert isinstance(waiting.outcome.exception(PATIENCE), errors.ClientClosed)
+
+
+def test_an_abandoned_client_is_in_nobodys_way() -> None:
+    abandoned, room = Room(), Room()
+    host = Hosted(trio_thread(), abandoned.open)
+    _wait(host.open())
+    with hosted(room.open) as other:
+        assert say(other, room, "on") == "on"
+    _wait(host.close(at_once=True))
+
+
+def test_an_opening_that_is_cancelled_leaves_nothing_open() -> None:
+    room = Room()
+    host = Hosted(trio_thread(), room.open_slowly)
+    opening = host.open()
+    opening.begin()
+    assert room.entered.wait(PATIENCE)
+    opening.cancel()
+    assert opening.outcome.exception(PATIENCE) is not None
+    assert room.left.is_set()
+    _wait(host.close(at_once=True))
+
+
+def test_a_call_that_is_cancelled_before_it_began_does_nothing() -> None:
+    room, done = Room(), []
+
+    async def act() -> None:
+        await trio.lowlevel.checkpoint()
+        done.append("it")
+
+    with hosted(room.open) as host:
+        call = host.call(act)
+        call.cancel()
+        call.begin()
+        call.begin()
+        assert call.outcome.exception(PATIENCE) is not None
+    assert done == []
+
+
+def test_a_call_is_begun_once_however_often_it_is_asked_for() -> None:
+    room, done = Room(), []
+
+    async def act() -> None:
+        done.append("it")
+        await trio.lowlevel.checkpoint()
+
+    with hosted(room.open) as host:
+        call = host.call(act)
+        call.begin()
+        call.begin()
+        call.outcome.result(PATIENCE)
+        say(host, room, "after")
+    assert done == ["it"]
+
+
+def test_an_item_that_came_too_late_for_its_reader_is_the_next_readers() -> None:
+    async def count() -> AsyncIterator[int]:
+        for number in range(2):
+            yield number
+
+    room, numbers = Room(), count()
+    with hosted(room.open) as host:
+        slot: Slot[int] = host.slot("numbers")
+        assert _wait(host.call(partial(slot.fetch, numbers))) == 0  # whose reader was interrupted now
+        assert _wait(host.call(partial(slot.fetch, numbers))) == 0
+        slot.taken()
+        assert _wait(host.call(partial(slot.fetch, numbers))) == 1
+        slot.taken()
+        assert _wait(host.call(partial(slot.fetch, numbers))) is None
+
+
+def test_one_reader_at_a_time() -> None:
+    slot: Slot[int] = Slot()
+    with slot.reader(), pytest.raises(errors.InvalidInput), slot.reader():
+        pass
+    with slot.reader():
+        pass
+
+
+def test_all_clients_live_on_one_thread_that_does_not_keep_the_process() -> None:
+    first, second = Room(), Room()
+    with hosted(first.open), hosted(second.open):
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "sottovoce"]
+        assert thread.daemon
+
+
+def test_a_blocking_call_on_the_clients_own_thread_is_refused() -> None:
+    room = Room()
+    with hosted(room.open) as host:
+
+        async def call_blocking() -> str:
+            await trio.lowlevel.checkpoint()
+            return say(host, room, "never")
+
+        with pytest.raises(errors.InvalidInput):
+            _wait(host.call(call_blocking))
+
+
+def test_when_the_thread_dies_whoever_waits_is_told_and_the_next_gets_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> None:
+        raise ValueError
+
+    thread, room = TrioThread(), Room()
+    host = Hosted(thread, room.open)
+    _wait(host.open())
+    waiting = host.call(trio.sleep_forever)
+    waiting.begin()
+    with caplog.at_level(logging.CRITICAL, "sottovoce"):
+        thread.post(fail)
+        assert isinstance(waiting.outcome.exception(PATIENCE), errors.ClientClosed)
+        thread._thread.join(PATIENCE)
+    assert not thread.is_alive()
+    with pytest.raises(errors.ClientClosed):
+        say(host, room, "anybody")
+
+
+def run(program: str, folder: Path) -> str:
+    """What a program prints that ends well and has nothing to complain of."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_program_that_leaves_a_client_open_ends_all_the_same(tmp_path: Path) -> None:
+    program = f"""
+import sottovoce.sync
+me = sottovoce.sync.open_client("me.db", server="{NOWHERE}").__enter__()
+print(me.account_id)
+"""
+    assert run(program, tmp_path) == "None\n"
+    assert run(program, tmp_path) == "None\n"
+
+
+def test_a_fork_has_no_part_in_its_parents_clients_and_opens_its_own(tmp_path: Path) -> None:
+    program = f"""
+import os, warnings
+import sottovoce.sync
+warnings.simplefilter("ignore", DeprecationWarning)  # that threads are not forked, which is the point
+with sottovoce.sync.open_client("parent.db", server="{NOWHERE}") as me:
+    child = os.fork()
+    if child == 0:
+        try:
+            me.contacts()
+        except sottovoce.errors.ClientClosed:
+            with sottovoce.sync.open_client("child.db", server="{NOWHERE}") as own:
+                print("child", own.contacts(), flush=True)
+        raise SystemExit(7)
+    print("parent", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), me.contacts())
+with sottovoce.sync.open_client("parent.db", server="{NOWHERE}") as me:
+    print("again", me.contacts())
+"""
+    assert run(program, tmp_path).splitlines() == ["child []", "parent 7 []", "again []"]
+
+
+# --- The faces have the trio client's nouns ---
+
+NOUNS = ["Client", "Message", "Request", "Sent"]
+#: What the parts of the trio client say to each other.
+INNER = {"Sent": {"changed", "message_id", "wake"}}
+
+
+def public(kind: type) -> set[str]:
+    names = {*vars(kind), *inspect.get_annotations(kind)}
+    return {name for name in names if not name.startswith("_")} - INNER.get(kind.__name__, set())
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+@pytest.mark.parametrize("face", [sync, aio], ids=["sync", "aio"])
+def test_a_face_has_every_name_of_the_trio_client_and_no_other(face: types.ModuleType, noun: str) -> None:
+    shown, inner = public(getattr(face, noun)), public(getattr(sottovoce, noun))
+    assert shown - {"id"} == inner - {"id"}
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+@pytest.mark.parametrize("face", [sync, aio], ids=["sync", "aio"])
+def test_a_method_of_a_face_takes_what_the_trio_clients_takes(face: types.ModuleType, noun: str) -> None:
+    kind = getattr(face, noun)
+    for name in public(kind):
+        if isinstance(inspect.getattr_static(kind, name), Reading):
+            continue
+        inner = inspect.signature(getattr(getattr(sottovoce, noun), name)).parameters
+        shown = inspect.signature(getattr(kind, name)).parameters
+        waits = face is sync and name.startswith("wait_")
+        assert list(shown) == [*inner, *(["timeout"] if waits else [])], name
+        assert waits or list(shown.values()) == list(inner.values()), name
+
+
+def test_every_plain_result_of_the_trio_client_is_free_of_coroutines() -> None:
+    """What the faces hand on as it is has nothing to await; what has is wrapped."""
+    wrapped = {"Client", "Message", "Request", "Sent"}
+    for name in set(sottovoce.__all__) - wrapped:
+        kind = getattr(sottovoce, name)
+        if isinstance(kind, type):
+            assert not [member for member in vars(kind).values() if inspect.iscoroutinefunction(member)], name
+
+
+# --- Type checkers see exact signatures ---
+
+SAMPLE = '''
+from collections.abc import AsyncIterator, Iterator
+
+from sottovoce import Contact, SafetyNumber, Ttl, aio, sync
+
+
+def blocking() -> None:
+    with sync.open_client("me.db", server="https://chat.example") as me:
+        me.register("me")
+        sent: sync.Sent = me.send("you", "hello", ttl=Ttl.HOUR)
+        sent.wait_sent(timeout=1.5)
+        messages: Iterator[sync.Message] = me.messages(timeout=5)
+        for message in messages:
+            with message.processing():
+                answer: sync.Sent = message.reply(message.text.upper())
+                print(answer.id)
+        requests: list[sync.Request] = me.requests()
+        requests[0].accept()
+        contacts: list[Contact] = me.contacts()
+        number: SafetyNumber = me.safety_number(contacts[0].account_id)
+        print(number.digits)
+        me.send("you")  # wrong: call-arg
+        me.send("you", 1)  # wrong: arg-type
+        me.send("you", "hello", ttl=3600)  # wrong: arg-type
+        me.send("you", "hello", soon=True)  # wrong: call-arg
+        sent.wait_sent(5)  # wrong: call-arg
+        answer.text  # wrong: attr-defined
+        message.text = "other"  # wrong: misc
+        name: str = me.username  # wrong: assignment
+        me.messages(timeout="long")  # wrong: arg-type
+    sync.open_client("me.db")  # wrong: call-arg
+
+
+async def awaiting() -> None:
+    async with aio.open_client("me.db", server="https://chat.example") as me:
+        await me.register("me")
+        sent: aio.Sent = await me.send("you", "hello", ttl=Ttl.HOUR)
+        await sent.wait_sent()
+        messages: AsyncIterator[aio.Message] = me.messages()
+        async for message in messages:
+            async with message.processing():
+                answer: aio.Sent = await message.reply(message.text.upper())
+                print(answer.id)
+        requests: list[aio.Request] = await me.requests()
+        await requests[0].accept()
+        me.send("you", "hello")  # wrong: unused-coroutine
+        await me.send("you")  # wrong: call-arg
+        await sent.wait_sent(timeout=1)  # wrong: call-arg
+        for other in me.messages():  # wrong: attr-defined
+            print(other)
+        with message.processing():  # wrong: attr-defined
+            pass
+    aio.open_client("me.db")  # wrong: call-arg
+'''
+
+
+def test_a_type_checker_takes_right_calls_and_names_every_wrong_one(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text(SAMPLE)
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path), "--no-error-summary"]
+    said, complaint, _ = mypy.run([*options, "--hide-error-context", "--show-error-codes", str(sample)])
+    assert complaint == ""
+    found = {(int(line), code) for line, code in re.findall(r"sample\.py:(\d+): error: .*\[([a-z-]+)\]$", said, re.M)}
+    expected = {
+        (number, line.partition("# wrong: ")[2])
+        for number, line in enumerate(SAMPLE.splitlines(), 1)
+        if "# wrong: " in line
+    }
+    assert found == expected, said
