@@ -26,6 +26,8 @@ from .wire import BenchError
 _SERVE: Final = "from sottovoce_server import main; main()"
 _CLIENT: Final = "from benchmarks.sdk_client import main; main()"
 _PIPE: Final = asyncio.subprocess.PIPE
+#: Where the stores' witnesses lie, not among the person's own.
+_STATE: Final = Path("state", "sottovoce")
 _MIB: Final = 1024 * 1024
 #: Seconds that one order may take.
 _PATIENCE: Final = 600.0
@@ -68,7 +70,7 @@ class Program:
         async with asyncio.timeout(_PATIENCE):
             line = await self._started.stdout.readline()
         if not line:
-            raise BenchError(f"{order}: the client ended: {(self._folder / 'log').read_text().strip()[-800:]}")
+            raise BenchError(f"{order}: the client ended: {(self._folder / 'log').read_text().strip()[-2000:]}")
         return json.loads(line)
 
 
@@ -124,7 +126,7 @@ class Pair:
     async def archive(self, sizes: Sizes) -> Figures:
         """A program that has just started opens a store that holds a lot."""
         await self.bob("close")
-        sdk_archive.fill(self.folder / "bob.db", sizes.archive, sizes.sessions)
+        sdk_archive.fill(self.folder / "bob.db", self.folder / _STATE, sizes.archive, sizes.sessions)
         async with _program(self.folder, "bob", self.server) as fresh:
             return {"open_ms": await fresh("open") * 1000}
 
@@ -135,7 +137,8 @@ async def _program(folder: Path, name: str, server: Server) -> AsyncIterator[Pro
     command = [sys.executable, "-c", _CLIENT, str(folder / f"{name}.db"), server.url]
     logs = folder / f"log-{name}"
     logs.mkdir(exist_ok=True)
-    async with process(command, logs, {}, _PIPE, ROOT, _PIPE) as started:
+    state = {"XDG_STATE_HOME": str((folder / _STATE).parent)}
+    async with process(command, logs, state, _PIPE, ROOT, _PIPE) as started:
         yield Program(started, logs)
 
 

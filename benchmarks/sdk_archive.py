@@ -27,9 +27,11 @@ class _Writer:
     session: Session
 
 
-def fill(path: Path, messages: int, sessions: int) -> None:
-    """Add so many handled messages, by so many people with a session each, to the store of a registered account."""
-    store = open_store(path)
+def fill(path: Path, state: Path, messages: int, sessions: int) -> None:
+    """Add so many handled messages, by so many people with a session each, to the store of a registered account.
+
+    `state` is the folder of the store's witness."""
+    store = open_store(path, state=state)
     try:
         with store.transaction() as tables:
             account = tables.account.get()

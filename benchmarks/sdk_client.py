@@ -5,7 +5,6 @@ processes read off one clock.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,19 +92,15 @@ def _stamped() -> str:
 
 
 async def _obey(program: Program) -> None:
-    buffer = bytearray()
     orders = program.orders
-    async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
-        async for piece in stdin:
-            buffer += piece
-            while b"\n" in buffer:
-                line, _, rest = bytes(buffer).partition(b"\n")
-                buffer[:] = rest
-                name, *arguments = json.loads(line)
-                answer = await orders[name](*arguments)
-                sys.stdout.write(json.dumps(answer) + "\n")
-                sys.stdout.flush()
-    await program.close()
+    try:
+        async for line in trio.wrap_file(sys.stdin):
+            name, *arguments = json.loads(line)
+            answer = await orders[name](*arguments)
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+    finally:
+        await program.close()
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ _read: Counter[Path] = Counter()  # bytes of each file of lines that were looked
 def pytest_configure() -> None:
     """Have what servers log written down, here and in every process that is started."""
     os.environ[observer.VARIABLE] = tempfile.mkdtemp(prefix="sottovoce-test-logs-")
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="sottovoce-test-state-")
     paths = [str(Path(observer.__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     sys.meta_path.remove(observer.Finder)  # here the module is loaded already
@@ -38,7 +39,8 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
-    shutil.rmtree(os.environ.pop(observer.VARIABLE, ""), ignore_errors=True)
+    for variable in (observer.VARIABLE, "XDG_STATE_HOME"):
+        shutil.rmtree(os.environ.pop(variable, ""), ignore_errors=True)
 
 
 def new_log_lines() -> list[str]:

@@ -68,10 +68,10 @@ def test_the_program_greets_prints_what_it_hears_and_answers(server: str, tmp_pa
     ) as alice:
         try:
             assert alice.stdout is not None
-            greeting = json.loads(sottovoce(server, bob, "listen", "--json", "--count", "1"))
+            greeting = json.loads(sottovoce(server, bob, "listen", "--accept-everyone", "--json", "--count", "1"))
             sottovoce(server, bob, "send", "alice", "hello yourself")
             printed = alice.stdout.readline().strip()
-            answer = json.loads(sottovoce(server, bob, "listen", "--json", "--count", "1"))
+            answer = json.loads(sottovoce(server, bob, "listen", "--accept-everyone", "--json", "--count", "1"))
         finally:
             alice.terminate()
             alice.wait(timeout=30)

@@ -5,9 +5,8 @@ Clients live on that thread; here is how others reach them. What a client does n
 
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -23,67 +22,106 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """One run of an async function on the trio thread. `outcome` is there once it has ended, however it ended."""
+    """One run of an async function on the trio thread. It ends, and tells so, whatever happens.
+
+    It shares no `Condition`, `Event` or `Future` between threads: Ctrl-C at the wrong moment leaves the lock inside
+    taken for ever, and the trio thread, which is everybody's, waiting for it.
+    """
 
     def __init__(
-        self, thread: "TrioThread", nursery: Callable[[], trio.Nursery | None], function: Callable[[], Awaitable[T]]
+        self,
+        thread: "TrioThread",
+        nursery: Callable[[], trio.Nursery | None],
+        function: Callable[[], Awaitable[T]],
+        unwanted: Callable[[T], object] = lambda _: None,
     ) -> None:
-        self.outcome: Future[T] = Future()
         self.thread = thread
+        self.has_ended = False
         self._nursery = nursery
         self._function = function
+        self._unwanted = unwanted
         self._scope = trio.CancelScope()
         self._is_begun = False
+        self._tell: Callable[[], object] = bool
+        self._results: list[T] = []
+        self._error: BaseException | None = None
 
-    def begin(self) -> None:
-        """Have it started. More than once does no harm: who was interrupted here cannot know how far it came."""
-        self.thread.watch(self)
+    def begin(self, tell: Callable[[], object]) -> None:
+        """Have it started; `tell` is called once it has ended, on some thread. To begin it again does no harm: who was
+        interrupted here cannot know how far it came."""
+        self._tell = tell
+        self.thread.unfinished.add(self)
         self._post(self._start)
 
     def cancel(self) -> None:
-        """Have it cancelled, even before it has begun. It ends, with an outcome."""
-        self._post(self._scope.cancel)
+        """Have it cancelled, even before it has begun. It ends all the same; a result that it has by then goes to
+        `unwanted`, on the trio thread."""
+        self._post(self._cancel)
 
-    def refuse(self, error: BaseException) -> None:
-        """This is its outcome, unless it has one."""
-        with suppress(InvalidStateError):
-            self.outcome.set_exception(error)
+    def result(self) -> T:
+        """What the function returned, or raise what it raised, or ClientClosed. Only once it has ended."""
+        if self._results:
+            return self._results[0]
+        raise self._error or _closed()
+
+    def end(self) -> None:
+        """It ends now, with what it has."""
+        self.thread.unfinished.discard(self)
+        if not self.has_ended:
+            self.has_ended = True
+            with suppress(RuntimeError):  # nobody waits: the event loop is closed
+                self._tell()
 
     def _post(self, function: Callable[[], object]) -> None:
         if not self.thread.post(function):
-            self.refuse(_closed())
+            self.end()
 
     def _start(self) -> None:
         nursery = self._nursery()
-        if nursery is None:
-            self.refuse(_closed())
+        if nursery is None or self.has_ended:
+            self.end()
         elif not self._is_begun:
             self._is_begun = True
             nursery.start_soon(self._run)
 
     async def _run(self) -> None:
-        """Whatever the function raises is its outcome, and goes no further: the thread is everybody's."""
-        error: BaseException = _closed()
+        """Whatever the function raises is the call's, and goes no further: the thread is everybody's."""
         try:
             with self._scope:
-                self.outcome.set_result(await self._function())
+                self._results.append(await self._function())
         except trio.Cancelled:
             pass  # the client is being closed
-        except BaseException as raised:
-            error = raised
-        self.refuse(error)
+        except BaseException as error:
+            self._error = error
+        if self._scope.cancel_called:
+            self._discard()
+        self.end()
+
+    def _cancel(self) -> None:
+        if not self._scope.cancel_called and self.has_ended:
+            self._discard()
+        self._scope.cancel()
+
+    def _discard(self) -> None:
+        for result in self._results:
+            self._unwanted(result)
 
 
 class TrioThread:
     """A daemon thread that runs trio until the process ends."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._token: Future[trio.lowlevel.TrioToken] = Future()
         self.nursery: trio.Nursery | None = None
-        self._unfinished: set[Call[Any]] = set()
+        self.unfinished: set[Call[Any]] = set()
+        self._pid = os.getpid()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._starting = threading.Lock()
+        self._starting.acquire()
         self._thread = threading.Thread(target=self._run, name="sottovoce", daemon=True)
         self._thread.start()
+        self._starting.acquire()
+        if self._token is None:
+            raise errors.Unexpected("the thread that all clients live on could not be started")
 
     def is_alive(self) -> bool:
         """Whether it takes calls. Not in a child of the process that started it: a fork copies no threads."""
@@ -97,17 +135,12 @@ class TrioThread:
         """A call that no client's end cancels."""
         return Call(self, lambda: self.nursery, function)
 
-    def watch(self, call: Call[Any]) -> None:
-        """See to it that the call has an outcome if the thread should end."""
-        self._unfinished.add(call)
-        call.outcome.add_done_callback(lambda _: self._unfinished.discard(call))
-
     def post(self, function: Callable[[], object]) -> bool:
         """Run a function there, soon. False if the thread takes no calls."""
-        if not self.is_alive():
+        if self._token is None or not self.is_alive():
             return False
         try:
-            self._token.result().run_sync_soon(function)
+            self._token.run_sync_soon(function)
         except trio.RunFinishedError:
             return False
         return True
@@ -118,12 +151,15 @@ class TrioThread:
         except Exception as error:
             unexpected(error)
         finally:
-            for call in list(self._unfinished):
-                call.refuse(_closed())
+            for call in list(self.unfinished):
+                call.end()
+            if self._token is None:
+                self._starting.release()
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as self.nursery:
-            self._token.set_result(trio.lowlevel.current_trio_token())
+            self._token = trio.lowlevel.current_trio_token()
+            self._starting.release()
             await trio.sleep_forever()
 
 
@@ -144,7 +180,7 @@ class Hosted(Generic[C]):
         """A call that opens the client. Interrupted, it leaves nothing open."""
 
         async def start() -> C:
-            assert self.thread.nursery is not None  # noqa: S101 - the call runs in it
+            assert self.thread.nursery is not None  # noqa: S101 - this runs in it
             client: C = await self.thread.nursery.start(self._host)
             return client
 
@@ -159,9 +195,11 @@ class Hosted(Generic[C]):
         """A call that the client's end cancels."""
         return Call(self.thread, lambda: self._calls, function)
 
-    def slot(self, name: str) -> "Slot[Any]":
-        """The slot of this name."""
-        return self._slots.setdefault(name, Slot())
+    def fetch(self, name: str, items: AsyncIterator[T]) -> Call[T | None]:
+        """A call for the next item of an iterator, or None after the last. An item that nobody takes waits for the next
+        call under the same name."""
+        slot: Slot[T] = self._slots.setdefault(name, Slot())
+        return Call(self.thread, lambda: self._calls, partial(slot.fetch, items), slot.put_back)
 
     async def _host(self, *, task_status: trio.TaskStatus[C]) -> None:
         self._left = trio.Event()
@@ -205,37 +243,24 @@ class Hosted(Generic[C]):
 
 
 class Slot(Generic[T]):
-    """The item of an iterator that was fetched last, until whoever asked for it has it.
+    """Where an item of an iterator waits that came when whoever asked for it had been interrupted.
 
-    To fetch a message is to be shown it, and to ask for the next is to have handled it: one that comes when its reader
-    was just interrupted must wait here for the next reader.
+    To fetch a message is to be shown it, and to ask for the next is to have handled it: it must not be dropped.
     """
 
     def __init__(self) -> None:
-        self._item: T | None = None
-        self._fetching = trio.Lock()
-        self._reader = threading.Lock()
+        self._late: list[T] = []
+        self._turn = trio.Lock()
 
-    @contextmanager
-    def reader(self) -> Iterator[None]:
-        """One reader at a time. Raises InvalidInput if there is one."""
-        if not self._reader.acquire(blocking=False):
-            raise errors.InvalidInput("another thread or task waits for the next already; one at a time can")
-        try:
-            yield
-        finally:
-            self._reader.release()
+    def put_back(self, item: T | None) -> None:
+        """Nobody has seen this item. On the trio thread, like all here."""
+        if item is not None:
+            self._late.append(item)
 
     async def fetch(self, items: AsyncIterator[T]) -> T | None:
-        """The next item, or None after the last. On the trio thread."""
-        async with self._fetching:  # an interrupted fetch may not have ended yet
-            if self._item is None:
-                self._item = await anext(items, None)
-            return self._item
-
-    def taken(self) -> None:
-        """The reader has it."""
-        self._item = None
+        """The next item, or None after the last."""
+        async with self._turn:
+            return self._late.pop(0) if self._late else await anext(items, None)
 
 
 class Face(Generic[Inner]):

@@ -6,13 +6,13 @@ both: where they say *cancellation*, that of the asyncio task is meant, `asyncio
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import client, message, people
-from ._bridge import Call, Face, Hosted, Reading, Slot, direct, each, plain, trio_thread
+from ._bridge import Call, Face, Hosted, Reading, direct, each, plain, trio_thread
 
 Inner = TypeVar("Inner")
 P = ParamSpec("P")
@@ -26,15 +26,8 @@ async def _wait(call: Call[T]) -> T:
     """Make the call, and return or raise its outcome.
 
     Cancellation: cancels the call, and goes on when it has ended; a second one leaves it to end by itself."""
-    loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-
-    def tell(_: object) -> None:
-        with suppress(RuntimeError):  # the loop was closed, and nobody waits
-            loop.call_soon_threadsafe(ended.set)
-
-    call.outcome.add_done_callback(tell)
-    call.begin()
+    call.begin(partial(asyncio.get_running_loop().call_soon_threadsafe, ended.set))
     try:
         await ended.wait()
     except asyncio.CancelledError:
@@ -44,7 +37,7 @@ async def _wait(call: Call[T]) -> T:
     except BaseException:  # the coroutine was dropped: nothing can be waited for
         call.cancel()
         raise
-    return call.outcome.result()
+    return call.result()
 
 
 def _awaiting(
@@ -63,27 +56,24 @@ def _iterating(
     @wraps(method)
     def iterating(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         items = method(face._inner, *args, **kwargs)
-        return _Iterator(face._hosted, face._hosted.slot(method.__name__), items, wrap)
+        return _Iterator(face._hosted, partial(face._hosted.fetch, method.__name__, items), wrap)
 
     return iterating
 
 
 class _Iterator(Generic[R, T]):
     def __init__(
-        self, hosted: Hosted[Any], slot: Slot[R], items: AsyncIterator[R], wrap: Callable[[Hosted[Any], R], T]
+        self, hosted: Hosted[Any], fetch: Callable[[], Call[R | None]], wrap: Callable[[Hosted[Any], R], T]
     ) -> None:
         self._hosted = hosted
-        self._slot = slot
-        self._items = items
+        self._fetch = fetch
         self._wrap = wrap
 
     def __aiter__(self) -> "_Iterator[R, T]":
         return self
 
     async def __anext__(self) -> T:
-        with self._slot.reader():
-            item = await _wait(self._hosted.call(partial(self._slot.fetch, self._items)))
-            self._slot.taken()
+        item = await _wait(self._fetch())
         if item is None:
             raise StopAsyncIteration
         return self._wrap(self._hosted, item)
@@ -123,7 +113,11 @@ class Sent(Face[message.Sent]):
     __slots__ = ()
 
     id = Reading(message.Sent, lambda sent: sent.id)
+    status = _awaiting(message.Sent.status, plain)
     wait_sent = _awaiting(message.Sent.wait_sent, plain)
+    wait_delivered = _awaiting(message.Sent.wait_delivered, plain)
+    wait_read = _awaiting(message.Sent.wait_read, plain)
+    cancel = _awaiting(message.Sent.cancel, plain)
 
 
 class Message(Face[message.Message]):
@@ -150,6 +144,7 @@ class Request(Face[people.Request]):
 
     account_id = Reading(people.Request, lambda of: of.account_id)
     messages = Reading(people.Request, lambda of: of.messages)
+    dropped = Reading(people.Request, lambda of: of.dropped)
     accept = _awaiting(people.Request.accept, plain)
     decline = _awaiting(people.Request.decline, plain)
     block = _awaiting(people.Request.block, plain)
@@ -163,13 +158,14 @@ class Client(Face[client.Client]):
     account_id = Reading(client.Client, lambda me: me.account_id)
     username = Reading(client.Client, lambda me: me.username)
     trouble = Reading(client.Client, lambda me: me.trouble)
-    expired = Reading(client.Client, lambda me: me.expired)
     invite_link = direct(client.Client.invite_link)
     register = _awaiting(client.Client.register, plain)
     send = _awaiting(client.Client.send, Sent)
+    sent = _awaiting(client.Client.sent, Sent)
     messages = _iterating(client.Client.messages, Message)
     events = _iterating(client.Client.events, plain)
     wait_caught_up = _awaiting(client.Client.wait_caught_up, plain)
+    look_up = _awaiting(client.Client.look_up, plain)
     requests = _awaiting(client.Client.requests, each(Request))
     accept = _awaiting(client.Client.accept, plain)
     decline = _awaiting(client.Client.decline, plain)
@@ -205,7 +201,7 @@ class _Opening(AbstractAsyncContextManager[Client]):
     async def _close(self, error: BaseException | None) -> None:
         closing = self._hosted.close(at_once=error is not None)
         if isinstance(error, GeneratorExit) or not self._hosted.thread.is_alive():
-            closing.begin()  # the coroutine was dropped, or this is a fork: nothing can be waited for
+            closing.begin(bool)  # the coroutine was dropped, or this is a fork: nothing can be waited for
         else:
             await _wait(closing)
 

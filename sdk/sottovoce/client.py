@@ -18,22 +18,25 @@ from sottovoce_wire.ids import MessageId, account_id_text, check_username
 from sottovoce_wire.origins import parse_origin
 
 from . import errors, invites
+from .connection import Connection
 from .directory import Directory
-from .events import Event
+from .events import ConnectionChanged, Event
 from .incoming import Incoming
 from .local import Local, unexpected
 from .mending import Mender
 from .message import Message, Sent
 from .network import Internet, Network
 from .outgoing import Writer
-from .people import Contact, People, Request, SafetyNumber, checked
+from .people import Contact, People, Request, SafetyNumber, checked, moment
 from .protocol.opening import Opener
 from .protocol.state import Own
+from .receipts import Receipts
 from .receiving import Receiver
 from .registration import Registration, own_of, prepare
 from .sending import Sender
 from .store.account import Account
 from .store.database import open_store
+from .store.unlock import unlock_by
 
 #: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
 LINGER: Final = 2.0
@@ -48,6 +51,7 @@ class Choices:
 
     invite_code: str = ""
     accept_everyone: bool = False
+    receipts: bool = True
 
 
 @asynccontextmanager
@@ -58,6 +62,7 @@ async def open_client(
     passphrase: str | None = None,
     invite_code: str = "",
     accept_everyone: bool = False,
+    receipts: bool = True,
     proxy: str | None = None,
 ) -> AsyncIterator["Client"]:
     """Open the store at `path` (made if missing) and keep it connected to `server` while the block runs.
@@ -66,7 +71,8 @@ async def open_client(
     store's key lies beside it in `path`.key, readable by its owner alone. `invite_code` (up to 128 characters) is for a
     relay that does not take everybody: needed to register, and again where a relay has forgotten a device that was away
     for long. `accept_everyone`: whoever writes is a contact at once, as a service wants it; otherwise strangers wait in
-    `Client.requests`. `proxy`: `socks5h://host:port` or `http://host:port` for every connection. Needs no network to
+    `Client.requests`. `receipts`: contacts are told, some seconds later, that their messages came and were handled.
+    `proxy`: `socks5h://host:port` or `http://host:port` for every connection. Needs no network to
     open.
 
     Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable, StoreVersion, StoreFailed, WrongServer (the
@@ -76,8 +82,8 @@ async def open_client(
     origin = checked(parse_origin, server)
     _check_invite_code(invite_code)
     network = Internet(proxy)
-    store = await trio.to_thread.run_sync(open_store, Path(path), passphrase)
-    async with running(Local(store), network, origin, Choices(invite_code, accept_everyone)) as client:
+    store = await trio.to_thread.run_sync(open_store, Path(path), unlock_by(passphrase))
+    async with running(Local(store), network, origin, Choices(invite_code, accept_everyone, receipts)) as client:
         yield client
 
 
@@ -123,12 +129,14 @@ class Client:
         self._choices = choices
         self._nursery = nursery
         self._registration = Registration(local, directory)
-        self._incoming = Incoming(local, self.send)
-        self._people = People(local, directory, origin, self._incoming.wake)
-        self._sender = Sender(local, origin, nursery, self._settled, network)
+        self._sender = Sender(local, origin, nursery, self._settled, network, self._connection_changed, self._mend)
+        self._receipts = Receipts(local, self._sender.wake, is_on=choices.receipts)
+        self._incoming = Incoming(local, self.send, self._receipts)
+        self._people = People(local, directory, origin, self._arrived)
         self._writer = Writer(local, directory, self._sender.wake)
         self._registering = trio.Lock()
         self._receiver: Receiver | None = None
+        self._mender: Mender | None = None
         self._receiving = trio.CancelScope()
         self._account: Account | None = None
         self._own: Own | None = None
@@ -152,12 +160,6 @@ class Client:
             return self._receiver.trouble
         return next(iter(self._sender.trouble.values()), None)
 
-    @property
-    def expired(self) -> int:
-        """How many messages the relay has reported, since this client was opened, that expired before they were
-        fetched."""
-        return 0 if self._receiver is None else self._receiver.expired
-
     async def register(self, username: str) -> None:
         """Make an account and claim `username` (2 to 32 of a-z, 0-9, dot, underscore, hyphen, a letter first).
 
@@ -174,7 +176,8 @@ class Client:
 
     async def _register(self, username: str) -> None:
         relay = await self._directory.relay()
-        account = await self._local.transact(lambda tables: prepare(tables, self._origin, relay))
+        now = self._local.now_ms() // 1000
+        account = await self._local.transact(lambda tables: prepare(tables, self._origin, relay, now))
         await self._connect(account)
         await self._wait_connected()
         await self._registration.register(account, username)
@@ -198,27 +201,31 @@ class Client:
         """Keep an owner connection from now on, to the account's relay: an unregistered account may have a new one."""
         self._account = account
         own = await self._local.transact(lambda tables: own_of(tables, account))
-        self._own = replace(own, accepts_everyone=self._choices.accept_everyone)
+        self._own = replace(own, accepts_everyone=self._choices.accept_everyone, sends_receipts=self._choices.receipts)
         self._receiving.cancel()
         self._receiving = trio.CancelScope()
         opener = Opener(self._own)
-        mender = Mender(self._local, self._directory, self._own, opener, self._sender.wake)
+        settled = self._writer.settled
+        self._mender = Mender(self._local, self._directory, self._own, opener, self._sender.wake, settled)
         self._receiver = Receiver(
             self._local,
             self._own,
             opener,
-            self._incoming.wake,
-            mender.wake,
+            self._arrived,
+            self._mend,
             network=self._network,
             invite_code=self._choices.invite_code,
+            changed=self._connection_changed,
+            receipted=settled,
         )
-        self._nursery.start_soon(self._receive, self._receiver, mender, self._receiving, self._own.contact.origin)
+        self._nursery.start_soon(self._receive, self._receiver, self._mender, self._receiving, self._own)
 
-    async def _receive(self, receiver: Receiver, mender: Mender, scope: trio.CancelScope, origin: str) -> None:
+    async def _receive(self, receiver: Receiver, mender: Mender, scope: trio.CancelScope, own: Own) -> None:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(mender.run)
-                await receiver.run(origin)
+                nursery.start_soon(self._receipts.run, own)
+                await receiver.run(own.contact.origin)
 
     async def _wait_connected(self) -> None:
         assert self._receiver is not None  # noqa: S101 - the caller has connected
@@ -242,9 +249,22 @@ class Client:
                 unexpected(error)
             await trio.sleep(UPKEEP_EVERY)
 
+    def _connection_changed(self, now: Connection) -> None:
+        trouble = "" if now.trouble is None else str(now.trouble)
+        at = moment(self._local.now_ms())
+        self._incoming.changed(ConnectionChanged(at, now.origin, now.purpose, now.is_up, trouble))
+
     def _settled(self, message_id: MessageId) -> None:
-        self._writer.settled(message_id)
+        self._writer.settled([message_id])
         self._incoming.wake()
+
+    def _arrived(self) -> None:
+        self._incoming.wake()
+        self._receipts.wake()
+
+    def _mend(self) -> None:
+        if self._mender is not None:
+            self._mender.wake()
 
     async def _finish(self) -> None:
         """Give the outbox a moment."""
@@ -270,6 +290,12 @@ class Client:
         assert self._account is not None  # noqa: S101 - it is registered
         await self._registration.keep_fresh(self._account)
         return await self._writer.write(own, await self._people.resolve(to), text, ttl)
+
+    async def sent(self, message_id: str) -> Sent:
+        """The handle of a message that was sent before, also by an earlier run of the program, by its id.
+
+        Raises InvalidInput for an id that is none or is not known, StoreFailed. Cancellation: nothing has happened."""
+        return await self._writer.sent(message_id)
 
     def messages(self, *, timeout: float | None = None) -> AsyncIterator[Message]:
         """Messages of contacts in the order of arrival, waiting for more for ever. One consumer at a time.
@@ -306,7 +332,7 @@ class Client:
         return account_id_text(await self._people.resolve(who))
 
     async def requests(self) -> list[Request]:
-        """What strangers have written, until it is accepted or declined: of 200 accounts at most, 20 messages each.
+        """What strangers have written, until it is accepted or declined: of 200 accounts and 64 MiB at most.
 
         Nobody of them has been answered in any way. Raises StoreFailed."""
         return await self._people.requests()

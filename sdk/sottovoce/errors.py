@@ -173,6 +173,20 @@ class PassphraseNeeded(StoreError):
     hint = "give the passphrase that it was made with"
 
 
+class KeyringNeeded(StoreError):
+    """The store's key is in the operating system's keyring, and that was not asked."""
+
+    code = "keyring_needed"
+    hint = "open it with keyring=True"
+
+
+class KeyringUnavailable(StoreError):
+    """The operating system's keyring cannot be used, is locked, or has no key for this store."""
+
+    code = "keyring_unavailable"
+    hint = "unlock it or set one up; on a machine without one, use a passphrase"
+
+
 class StoreUnreadable(StoreError):
     """The file is not a Sottovoce store, is damaged, or its key file is gone."""
 

@@ -15,6 +15,7 @@ from . import errors
 from .events import ConnectionChanged, Event
 from .local import Local
 from .message import Message, Sent, make_message
+from .receipts import Receipts
 from .store.database import Tables
 from .store.inbox import Unhandled
 
@@ -27,9 +28,10 @@ CHANGES_KEPT: Final = 100
 class Incoming:
     """The messages and events of one client."""
 
-    def __init__(self, local: Local, reply: Callable[[str, str], Awaitable[Sent]]) -> None:
+    def __init__(self, local: Local, reply: Callable[[str, str], Awaitable[Sent]], receipts: Receipts) -> None:
         self._local = local
         self._reply = reply
+        self._receipts = receipts
         self._arrived = trio.Event()
         self._shown: int | None = None
         self._told: int | None = None
@@ -61,7 +63,7 @@ class Incoming:
 
             def hand_over(tables: Tables, shown: int | None = shown) -> tuple[int, Message] | None:
                 if shown is not None:
-                    tables.inbox.mark_handled(shown)
+                    self._receipts.handled(tables, shown)
                 found = tables.inbox.unhandled(limit=1)
                 if not found:
                     return None
@@ -70,11 +72,13 @@ class Incoming:
 
             following = await self._local.transact(hand_over, is_synced=False)  # or a backlog waits for the disk
             self._shown = None
+            if shown is not None:
+                self._receipts.wake()
             if following is not None:
                 self._shown, message = following
                 return message
             if shown is not None:  # there is time now
-                await self._mark_handled(shown)
+                await self._local.sync()
             if not await _happens(arrived, until):
                 return None
 
@@ -83,7 +87,12 @@ class Incoming:
         return make_message(unhandled, name, self._reply, partial(self._mark_handled, unhandled.position))
 
     async def _mark_handled(self, position: int) -> None:
-        await self._local.transact(lambda tables: tables.inbox.mark_handled(position))
+        def work(tables: Tables) -> None:
+            self._receipts.handled(tables, position)
+            tables.touch()  # if the next was asked for already, the mark is there, and not synced yet
+
+        await self._local.transact(work)
+        self._receipts.wake()
 
     async def _next_event(self, patience: float) -> Event | None:
         """Forget the event that was told last, and tell the next."""

@@ -84,6 +84,10 @@ class Local:
         """
         return await self._take_turn(_Turn(work, is_synced=is_synced))
 
+    async def sync(self) -> None:
+        """What was written so far is durable when this returns. Raises StoreFailed. Cancellation: as `transact`."""
+        await self.transact(lambda tables: tables.touch())
+
     async def close(self) -> None:
         """Close the store. Raises StoreFailed. Cancellation: as `transact`."""
         await self._take_turn(_Turn(self._store.close, is_alone=True))
@@ -99,7 +103,7 @@ class Local:
 
     async def _take_turn(self, turn: _Turn[T]) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._inline:
+        if self._inline or self._is_quick(turn):
             self._run([turn])
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
@@ -108,6 +112,10 @@ class Local:
             return turn.outcome()
         finally:
             del turn  # its error's traceback leads back here
+
+    def _is_quick(self, turn: _Turn[Any]) -> bool:
+        """Whether there is nothing to wait for: the way to a thread and back would take longer than the work."""
+        return not (turn.is_synced or self._is_busy or self._store.is_log_due)
 
     @trio.lowlevel.enable_ki_protection  # a turn that waits has a task that waits
     async def _wait(self, turn: _Turn[T]) -> None:

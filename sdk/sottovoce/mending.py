@@ -1,23 +1,27 @@
-"""The client's task that heals sessions: it makes the handshakes that are wanted and gives the answers that are owed.
+"""The client's task that heals sessions: it makes the handshakes that are wanted, sends once more what was lost, and
+gives the answers that are owed.
 
 Whether and when stands in `protocol.healing`. Nothing here is sent to an account that the person has not written to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
 
-from sottovoce_wire.ids import AccountId, DeviceId
+from sottovoce_wire.ids import AccountId, DeviceId, MessageId
 
 from . import errors
 from .crypto.errors import CryptoRefusal, Reason
 from .directory import Directory
-from .local import Local, now_ms, unexpected
+from .local import Local, unexpected
+from .outgoing import failed
 from .protocol import contacts, healing, sessions
+from .protocol.content import Text
 from .protocol.opening import Opener
 from .protocol.state import Own, Peer
 from .store.database import Tables
+from .store.sent import Repeats
 
 #: Seconds between two looks at what time alone has made due.
 EVERY: Final = 300.0
@@ -26,16 +30,24 @@ OUTBOX_ENOUGH: Final = 1_000
 
 
 class Mender:
-    """Keeps the sessions of one device in order. `wake_sender` is told of relays that there is something for."""
+    """Keeps the sessions of one device in order. `wake_sender` is told of relays that there is something for, `report`
+    of messages that will not arrive."""
 
     def __init__(
-        self, local: Local, directory: Directory, own: Own, opener: Opener, wake_sender: Callable[[str], None]
+        self,
+        local: Local,
+        directory: Directory,
+        own: Own,
+        opener: Opener,
+        wake_sender: Callable[[str], None],
+        report: Callable[[Iterable[MessageId]], None] = lambda _: None,
     ) -> None:
         self._local = local
         self._directory = directory
         self._own = own
         self._opener = opener
         self._wake_sender = wake_sender
+        self._report = report
         self._due = trio.Event()
         self._behind: dict[AccountId, int] = {}  # the versions that the keyserver does not have, as told
 
@@ -66,20 +78,22 @@ class Mender:
         Cancellation: what is not done stays wanted."""
 
         def look(tables: Tables) -> list[tuple[AccountId, DeviceId]]:
-            now = now_ms()
+            now = self._local.now_ms()
             self._opener.tend(tables, now)
             healing.notice_silence(tables, now // 1000)
+            tables.sent.expire(now)
             return list(tables.wants.of_contacts())
 
         for account_id, device_id in await self._local.transact(look):
             await self._renew(account_id, device_id)
         for account_id, version in await self._local.transact(lambda tables: tables.peers.behind()):
             await self._catch_up(account_id, version)
+        await self._repeat_all()
         self._wake(await self._local.transact(self._answer))
 
     async def _renew(self, account_id: AccountId, device_id: DeviceId) -> None:
         """Make a handshake with a device and send it. If it has no usable keys, that is all for this time."""
-        now = now_ms() // 1000
+        now = self._local.now_ms() // 1000
         try:
             peer, bundles = await self._directory.bundles(account_id, [device_id], now)
         except (errors.UntrustedKeys, errors.UnknownRecipient):
@@ -102,7 +116,7 @@ class Mender:
 
     async def _catch_up(self, account_id: AccountId, version: int) -> None:
         """Fetch the list that an account names in its messages. Tell, once, of a keyserver that does not have it."""
-        now = now_ms() // 1000
+        now = self._local.now_ms() // 1000
         try:
             peer, _ = await self._directory.bundles(account_id, [], now)
         except (errors.UntrustedKeys, errors.UnknownRecipient):
@@ -130,8 +144,51 @@ class Mender:
             for origin in self._acknowledge(tables, peer.account_id, bundle.entry.device_id, now)
         }
 
+    async def _repeat_all(self) -> None:
+        """Send once more what is due, a part at a time; then give up what has nowhere to go."""
+        is_more = True
+        while is_more:
+            origins, is_more = await self._local.transact(self._repeat_some)
+            self._wake(origins)
+        self._report(await self._local.transact(self._give_up))
+
+    def _repeat_some(self, tables: Tables) -> tuple[set[str], bool]:
+        """The relays that there is something for, and whether more may be due."""
+        now_ms = self._local.now_ms()
+        due = tables.sent.repeats_due(now_ms // 1000)
+        if not due or tables.outbox.size() >= OUTBOX_ENOUGH:
+            return set(), False
+        repeats, *_ = due
+        try:
+            with tables.savepoint():
+                return self._repeat(tables, repeats, now_ms), True
+        except CryptoRefusal:  # a session that cannot go on; another wants its own repeats
+            tables.sent.give_up_repeats(repeats.account_id, repeats.device_id)
+            return set(), True
+
+    def _repeat(self, tables: Tables, repeats: Repeats, now_ms: int) -> set[str]:
+        device, now, origins = (repeats.account_id, repeats.device_id), now_ms // 1000, set()
+        for sent in tables.sent.take_lost(repeats, now_ms):
+            text = Text(sent.message_id, sent.sent_at, sent.text)
+            envelope = sessions.repeat(tables, self._own, *device, text, sent.ttl, now)
+            if envelope is None:  # the device is gone, or is to get a handshake, which wants its own repeats
+                tables.sent.give_up_repeats(*device)
+                break
+            tables.outbox.take_back(sent.message_id, repeats.device_id)
+            tables.outbox.add(envelope, now)
+            origins.add(envelope.address.origin)
+        return origins
+
+    def _give_up(self, tables: Tables) -> set[MessageId]:
+        """Fail what a relay has refused, and no new address was found for."""
+        now_ms = self._local.now_ms()
+        hopeless = tables.outbox.hopeless(now_ms // 1000)
+        for waiting in hopeless:
+            failed(tables, waiting, "refused", now_ms)
+        return {waiting.outgoing.message_id for waiting in hopeless}
+
     def _answer(self, tables: Tables) -> set[str]:
-        now = now_ms() // 1000
+        now = self._local.now_ms() // 1000
         if tables.outbox.size() >= OUTBOX_ENOUGH:
             return set()
         due = healing.answers_due(tables, now)

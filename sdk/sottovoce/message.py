@@ -4,41 +4,119 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 import trio
 
 from sottovoce_wire.ids import MessageId, account_id_text
 
+from . import errors
 from .people import moment
 from .store.inbox import Unhandled
+
+
+class Status(StrEnum):
+    """What has become of a message that was sent."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The same in detail. `waiting`: whether an envelope waits for a relay; `failure`: why a device will not get it."""
+
+    waiting: bool
+    is_delivered: bool
+    is_read: bool
+    failure: str | None
+
+    @property
+    def status(self) -> Status:
+        """What matters most: a receipt proves more than whatever a relay said."""
+        if self.is_delivered:
+            return Status.READ if self.is_read else Status.DELIVERED
+        if self.failure is not None:
+            return Status.CANCELLED if self.failure == CANCELLED else Status.FAILED
+        return Status.WAITING if self.waiting else Status.SENT
+
+
+#: The failure of a message that the application took back.
+CANCELLED = "cancelled"
 
 
 class Sent:
     """A message that is safely in the outbox, encrypted; it goes out by itself, also after a restart.
 
-    `id`: 32 hexadecimal digits, the same on every device.
+    `id`: 32 hexadecimal digits, the same on every device; `Client.sent` gives the handle for it again.
+    All raise StoreFailed, and InvalidInput where the message is no longer remembered: 31 days, and the newest 100,000.
     """
 
-    def __init__(self, message_id: MessageId, settle: Callable[["Sent"], Awaitable[None]]) -> None:
-        self.message_id = message_id
+    def __init__(
+        self,
+        message_id: MessageId,
+        progress: Callable[[MessageId], Awaitable[Progress]],
+        cancel: Callable[[MessageId], Awaitable[bool]],
+    ) -> None:
         self.id = message_id.hex()
-        self.changed = trio.Event()
-        self._settle = settle
+        self._message_id = message_id
+        self._progress = progress
+        self._cancel = cancel
+        self._changed = trio.Event()
 
     def __repr__(self) -> str:
         return f"<Sent {self.id}>"
 
     def wake(self) -> None:
         """Something has become of the message."""
-        self.changed.set()
-        self.changed = trio.Event()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def status(self) -> Status:
+        """What has become of the message by now. `failed`: at least one device will not get it, and none has said that
+        it has."""
+        return (await self._progress(self._message_id)).status
 
     async def wait_sent(self) -> None:
         """Wait until the relay has accepted the message for each of the recipient's devices.
 
-        Raises DeliveryFailed if a relay refused it for good. Waits as long as the relay is away.
+        Raises DeliveryFailed if a relay refused it for good, if it waited longer than it lives, or if it was cancelled.
+        Waits as long as the relay is away.
         Cancellation: stops waiting; the message goes out all the same."""
-        await self._settle(self)
+        await self._wait(lambda progress: progress.failure is None and not progress.waiting)
+
+    async def wait_delivered(self) -> None:
+        """Wait until one of the recipient's devices says that it has the message.
+
+        A recipient who has not accepted this account, or sends no receipts, says nothing: it waits for ever.
+        Raises DeliveryFailed as `wait_sent`. Cancellation: as there."""
+        await self._wait(lambda progress: progress.is_delivered)
+
+    async def wait_read(self) -> None:
+        """Wait until the recipient's application says that it has handled the message. As `wait_delivered`."""
+        await self._wait(lambda progress: progress.is_read)
+
+    async def cancel(self) -> bool:
+        """Take the message back. True: nothing of it was given to any connection, and nothing will be.
+
+        False: it has gone out, or may have, and nothing was changed. Of a message that an earlier run of the program
+        has left nobody knows, so that the answer is False.
+        Cancellation: it was taken back, or not."""
+        return await self._cancel(self._message_id)
+
+    async def _wait(self, is_over: Callable[[Progress], bool]) -> None:
+        while True:
+            changed = self._changed
+            progress = await self._progress(self._message_id)
+            if is_over(progress):
+                return
+            if progress.failure is not None:
+                raise errors.DeliveryFailed(f"the message does not reach every device ({progress.failure})")
+            await changed.wait()
 
 
 @dataclass(frozen=True, slots=True)

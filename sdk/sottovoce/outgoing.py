@@ -4,10 +4,9 @@ What is in the outbox is final. `sending` carries it to the relays; the handles 
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
 from sottovoce_wire.ids import AccountId, DeviceId, MessageId, account_id_text
 
@@ -15,12 +14,14 @@ from . import errors, events
 from .crypto import primitives
 from .crypto.errors import CryptoRefusal, Reason
 from .directory import Directory
-from .local import Local, now_ms
-from .message import Sent
+from .local import Local
+from .message import CANCELLED, Progress, Sent
 from .protocol import contacts, sessions
 from .protocol.content import MAX_TEXT, Text
 from .protocol.state import Own
 from .store.database import Tables
+from .store.outbox import Waiting
+from .store.sent import SentMessage
 
 
 class Writer:
@@ -39,13 +40,12 @@ class Writer:
         if len(_utf8(text)) > MAX_TEXT:
             raise errors.MessageTooLarge(f"a message has at most {MAX_TEXT} bytes of text")
         message_id = MessageId(primitives.random_bytes(16))
-        await self._encrypt(own, account_id, Text(message_id, now_ms(), text), ttl)
-        handle = self._handles[message_id] = Sent(message_id, self._settle)
-        return handle
+        await self._encrypt(own, account_id, Text(message_id, self._local.now_ms(), text), ttl)
+        return self._handle(message_id)
 
     async def _encrypt(self, own: Own, account_id: AccountId, text: Text, ttl: Ttl) -> None:
         """Put the text in the outbox, after fetching the bundles of devices that there is no session with."""
-        now = now_ms() // 1000
+        now = self._local.now_ms() // 1000
 
         def put(tables: Tables) -> set[str]:
             """The relays that there is something for."""
@@ -56,6 +56,8 @@ class Writer:
                 raise errors.NoDevices("none of the recipient's devices can be written to at present")
             for envelope in envelopes:
                 tables.outbox.add(envelope, now)
+            devices = tuple(envelope.device_id for envelope in envelopes)
+            tables.sent.add(SentMessage(text.message_id, account_id, devices, text.text, ttl, text.sent_at))
             return {envelope.address.origin for envelope in envelopes}
 
         def put_or_ask(tables: Tables) -> set[str] | list[DeviceId]:
@@ -95,30 +97,61 @@ class Writer:
         await self._local.transact(lambda tables: contacts.note_fork(tables, account_id, device_list, now))
         return _forked()
 
-    def settled(self, message_id: MessageId) -> None:
-        """Something has become of a message."""
+    # --- What becomes of it ---
+
+    async def sent(self, message_id: str) -> Sent:
+        """The handle of a message that was sent before, by its id. Raises InvalidInput for one that is not known."""
+        try:
+            known = MessageId(bytes.fromhex(message_id))
+        except ValueError:
+            raise errors.InvalidInput("a message id has 32 hexadecimal digits") from None
+        await self._progress(known)
+        return self._handle(known)
+
+    def settled(self, message_ids: Iterable[MessageId]) -> None:
+        """Something has become of these messages."""
+        for message_id in message_ids:
+            handle = self._handles.get(message_id)
+            if handle is not None:
+                handle.wake()
+
+    def _handle(self, message_id: MessageId) -> Sent:
         handle = self._handles.get(message_id)
-        if handle is not None:
-            handle.wake()
+        if handle is None:
+            handle = self._handles[message_id] = Sent(message_id, self._progress, self._cancel)
+        return handle
 
-    async def _settle(self, sent: Sent) -> None:
-        while True:
-            changed = sent.changed
-            waiting, failures = await self._local.transact(
-                lambda tables: (tables.outbox.waiting(sent.message_id), tables.outbox.failures(sent.message_id))
-            )
-            if failures:
-                raise errors.DeliveryFailed(f"the relay refused the message ({Code(failures[0]).name.lower()})")
-            if waiting == 0:
-                return
-            await changed.wait()
+    async def _progress(self, message_id: MessageId) -> Progress:
+        def look(tables: Tables) -> Progress:
+            known = tables.sent.progress(message_id)
+            if known is None:
+                raise errors.InvalidInput("no message of this id was sent, or it is no longer remembered")
+            waiting = tables.outbox.waiting(message_id) > 0
+            return Progress(waiting, known.delivered_at is not None, known.read_at is not None, known.failure)
+
+        return await self._local.transact(look)
+
+    async def _cancel(self, message_id: MessageId) -> bool:
+        def cancel(tables: Tables) -> bool:
+            devices = tables.sent.fresh(message_id)
+            if not devices or tables.outbox.untouched(message_id) < devices:
+                return False
+            tables.outbox.take_back(message_id)
+            return tables.sent.fail(message_id, CANCELLED)
+
+        is_cancelled = await self._local.transact(cancel)
+        if is_cancelled:
+            self.settled([message_id])
+        return is_cancelled
 
 
-def failed(tables: Tables, account_id: AccountId, message_id: MessageId, code: Code) -> None:
-    """A message will not reach a device: tell the application."""
-    reason = code.name.lower()
-    at = datetime.fromtimestamp(now_ms() / 1000, UTC)
-    tables.events.add(events.MessageFailed(at, account_id_text(account_id), message_id.hex(), reason))
+def failed(tables: Tables, waiting: Waiting, reason: str, now_ms: int) -> None:
+    """A message will not reach a device: tell the application, once for each message. What is no message, and what was
+    taken back meanwhile, nobody misses."""
+    lost = waiting.outgoing
+    if tables.outbox.remove(waiting.position) and tables.sent.fail(lost.message_id, reason):
+        at = datetime.fromtimestamp(now_ms / 1000, UTC)
+        tables.events.add(events.MessageFailed(at, account_id_text(lost.account_id), lost.message_id.hex(), reason))
 
 
 def _check_open(tables: Tables, account_id: AccountId) -> None:

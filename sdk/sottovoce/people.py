@@ -20,7 +20,7 @@ from .crypto import fingerprint
 from .crypto.errors import CryptoRefusal
 from .crypto.fingerprint import Comparison, ListState, SafetyCode
 from .directory import Directory
-from .local import Local, now_ms
+from .local import Local
 from .protocol import contacts, sessions
 from .protocol.state import Incoming, Own
 from .store.database import Tables
@@ -54,11 +54,12 @@ class RequestedMessage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody has written whom the person has not accepted: at most 20 messages. Nothing was answered, and
-    nothing will be before `accept`."""
+    """What somebody has written whom the person has not accepted: nothing was answered, and nothing will be
+    before `accept`. At most 2,000 messages or 16 MiB are kept; `dropped` came after that and are gone."""
 
     account_id: str
     messages: tuple[RequestedMessage, ...]
+    dropped: int
     _answer: Callable[[str, str], Awaitable[None]] = field(repr=False, compare=False)
 
     async def accept(self) -> None:
@@ -120,7 +121,10 @@ class People:
     async def requests(self) -> list[Request]:
         """What waits to be accepted, one for each account."""
         waiting = await self._local.transact(lambda tables: tables.inbox.waiting())
-        return [Request(account_id_text(who), tuple(map(_requested, said)), self.answer) for who, said in waiting]
+        return [
+            Request(account_id_text(who), tuple(map(_requested, said)), dropped, self.answer)
+            for who, said, dropped in waiting
+        ]
 
     async def answer(self, who: str, answer: str) -> None:
         """Accept, decline, block or unblock an account. Raises UnknownRecipient for one that never wrote."""
@@ -165,7 +169,7 @@ class People:
     async def set_verified(self, who: str, is_verified: bool) -> None:
         """The person compared safety numbers with this account, or takes that back."""
         account_id = await self.resolve(who)
-        now = now_ms() // 1000 if is_verified else None
+        now = self._local.now_ms() // 1000 if is_verified else None
 
         def work(tables: Tables) -> None:
             _known(tables, account_id)
@@ -175,7 +179,7 @@ class People:
 
     async def settle_fork(self, who: str, *, take_other: bool) -> None:
         """Decide which of two device lists counts."""
-        account_id, now = await self.resolve(who), now_ms() // 1000
+        account_id, now = await self.resolve(who), self._local.now_ms() // 1000
         settle = partial(contacts.settle_fork, account_id=account_id, now=now, take_other=take_other)
         await self._local.transact(lambda tables: settle(tables))
 

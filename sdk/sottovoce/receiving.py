@@ -1,6 +1,7 @@
 """The owner's connection: proves this device's queues, takes in pages, and acknowledges what is safely stored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from typing import Final
@@ -9,15 +10,16 @@ import trio
 
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import GapReason
-from sottovoce_wire.ids import QueueId, send_key_hash
+from sottovoce_wire.ids import MessageId, QueueId, send_key_hash
 
-from . import errors
+from . import errors, events
 from .backoff import Backoff
 from .connection import Connection, Watched
-from .local import Local, now_ms, unexpected
+from .local import Local, unexpected
 from .network import Link, Network
 from .protocol import healing, relay_link
 from .protocol.opening import Opener
+from .protocol.reading import Outcome
 from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
 from .protocol.state import Own
 from .store.account import CONTACT, INTAKE
@@ -35,9 +37,10 @@ class Receiver:
     """Keeps one owner connection to this device's relay, reconnecting by itself.
 
     `ready` is set once the queues were proven for the first time; `caught_up` once all that had waited then is stored.
-    `trouble` says why there is no connection now, `expired` how many envelopes the relay reported as expired.
+    `trouble` says why there is no connection now.
     `invite_code` is what a relay may ask for before it makes the queues. `arrived` is called after every page that was
-    stored, `due` if a session is to be mended since, `changed` when the connection is up or no longer.
+    stored, `due` if a session is to be mended since, `changed` when the connection is up or no longer, `receipted` with
+    the messages that receipts came for.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Receiver:
         network: Network,
         invite_code: str = "",
         changed: Callable[[Connection], None] = lambda _: None,
+        receipted: Callable[[Iterable[MessageId]], None] = lambda _: None,
     ) -> None:
         self._local = local
         self._own = own
         self._opener = opener
         self._arrived = arrived
         self._due = due
+        self._receipted = receipted
         self._network = network
         self._invite_code = invite_code
         self._backoff = Backoff()
@@ -64,7 +69,6 @@ class Receiver:
         self._behind: set[QueueId] = set()
         self.ready = trio.Event()
         self.caught_up = trio.Event()
-        self.expired = 0
 
     @property
     def trouble(self) -> errors.SottovoceError | None:
@@ -96,6 +100,7 @@ class Receiver:
                 happened, answers = owner.receive(await _next_message(link))
                 for message in answers:
                     await link.send(message)
+                await self._note_expired(happened)
                 for event in happened:
                     if isinstance(event, Ready):
                         proving.deadline = inf
@@ -116,23 +121,37 @@ class Receiver:
                 self._behind.discard(event.queue)
                 if not self._behind:
                     self.caught_up.set()
-            case Gap(reason=GapReason.EXPIRED):
-                self.expired += event.count
             case Gap():
-                pass  # a full queue: the senders were told, and send again
+                pass  # noted before; or a full queue: the senders were told, and send again
 
     async def _take_in(self, page: Sequence[bytes], sealed_only: bool) -> None:
         """Decrypt and store a page in one transaction, then tell whoever waits for messages."""
 
-        def work(tables: Tables) -> bool:
-            for envelope in page:
-                self._opener.receive(tables, envelope, now_ms(), sealed_only=sealed_only)
-            self._opener.search_again(tables, now_ms())
-            return healing.is_pending(tables, now_ms() // 1000)
+        def work(tables: Tables) -> tuple[bool, set[MessageId]]:
+            now_ms = self._local.now_ms()
+            outcomes = [self._opener.receive(tables, each, now_ms, sealed_only=sealed_only) for each in page]
+            unreadable = outcomes.count(Outcome.UNDECRYPTABLE)
+            if unreadable:
+                tables.events.add(events.MessagesUnreadable(self._now(), unreadable))
+            self._opener.search_again(tables, now_ms)
+            return healing.is_pending(tables, now_ms // 1000), tables.sent.take_news()
 
-        if await self._local.transact(work):
+        is_due, receipted = await self._local.transact(work)
+        if is_due:
             self._due()
+        self._receipted(receipted)
         self._arrived()
+
+    async def _note_expired(self, happened: Sequence[Event]) -> None:
+        """Keep what a message tells of expired envelopes, all of it in one transaction."""
+        count = sum(each.count for each in happened if isinstance(each, Gap) and each.reason is GapReason.EXPIRED)
+        if count:
+            event = events.MessagesExpired(self._now(), count)
+            await self._local.transact(lambda tables: tables.events.add(event))
+            self._arrived()
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._local.now_ms() / 1000, UTC)
 
 
 def _refusal(origin: str, fault: RelayFault, invite_code: str) -> errors.ServerRefused:

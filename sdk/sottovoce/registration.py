@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+import trio
+
 from sottovoce_wire import directory as wire
 from sottovoce_wire import labels, limits, records
 from sottovoce_wire.frames import KeyClass
@@ -14,7 +16,7 @@ from .crypto import identity, primitives
 from .crypto.identity import DeviceKeys, OwnerKey, RootKey
 from .crypto.prekeys import OwnPrekeys
 from .directory import CounterConflict, Directory, Signer
-from .local import Local, now_ms
+from .local import Local
 from .protocol.content import ContactAddress
 from .protocol.opening import ACCEPTED_HANDSHAKES
 from .protocol.state import Own
@@ -41,11 +43,11 @@ def own_of(tables: Tables, account: Account) -> Own:
     )
 
 
-def prepare(tables: Tables, server: str, relay: str) -> Account:
-    """The store's account; made now, keys, queues and prekeys, if there is none. Nothing is told to anybody yet."""
+def prepare(tables: Tables, server: str, relay: str, now: int) -> Account:
+    """The store's account; made at `now`, with keys, queues and prekeys, if there is none. Nobody is told of it yet."""
     account = tables.account.get()
     if account is None:
-        _create(tables, server)
+        _create(tables, server, now)
     if account is None or not account.registered:
         tables.account.set_relay(relay)
     account = tables.account.get()
@@ -53,9 +55,8 @@ def prepare(tables: Tables, server: str, relay: str) -> Account:
     return account
 
 
-def _create(tables: Tables, server: str) -> None:
+def _create(tables: Tables, server: str, now: int) -> None:
     root, device = RootKey.generate(), DeviceKeys.generate()
-    now = now_ms() // 1000
     device_list = identity.make_device_list(
         root,
         [device.consent(root.account_id)],
@@ -79,13 +80,17 @@ class Registration:
         self._local = local
         self._directory = directory
         self._fresh_until = 0
+        self._renewing = trio.Lock()  # two at once could publish in the other order than they were numbered
+
+    def _now(self) -> int:
+        return self._local.now_ms() // 1000
 
     async def register(self, account: Account, username: str) -> None:
         """Claim `username` and publish everything, all or nothing. Raises NameTaken and what `Directory` raises.
 
         Cancellation: the name may or may not be registered; calling again finds out."""
-        publish = await self._local.transact(_publish_body)
-        claim = records.UsernameClaim(account.root.account_id, now_ms() // 1000, username)
+        publish = await self._local.transact(lambda tables: _publish_body(tables, self._now()))
+        claim = records.UsernameClaim(account.root.account_id, self._now(), username)
         request = wire.Register(
             account.root.public,
             account.device_list,
@@ -96,7 +101,7 @@ class Registration:
 
         def confirm(tables: Tables) -> None:
             tables.account.set_registered(username)
-            _confirm(tables, publish)
+            _confirm(tables, publish, self._now())
 
         await self._local.transact(confirm)
 
@@ -104,18 +109,19 @@ class Registration:
         """Rotate and refill prekeys as their schedule says, and publish if there is anything new or a day has passed.
 
         Cancellation: safe; the next call goes on."""
-        if not await self._local.transact(_renewal_due):
-            return
-        remaining = await self._publish(account)
-        if remaining < REFILL_BELOW:
-            await self._local.transact(lambda tables: tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining))
-            await self._publish(account)
+        async with self._renewing:
+            if not await self._local.transact(lambda tables: _renewal_due(tables, self._now())):
+                return
+            remaining = await self._publish(account)
+            if remaining < REFILL_BELOW:
+                await self._local.transact(lambda tables: tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining))
+                await self._publish(account)
 
     async def keep_fresh(self, account: Account) -> None:
         """A device whose published prekeys are older than 14 days sends nothing before it has renewed them.
 
         Raises what `renew` raises. Cancellation: safe."""
-        now = now_ms() // 1000
+        now = self._now()
         if now < self._fresh_until:
             return
         created = await self._local.transact(lambda tables: tables.prekeys.published_created())
@@ -124,9 +130,9 @@ class Registration:
         self._fresh_until = now + PUBLISH_AFTER
 
     async def _publish(self, account: Account) -> int:
-        request = await self._local.transact(_publish_body)
+        request = await self._local.transact(lambda tables: _publish_body(tables, self._now()))
         remaining = await self._signed(lambda counter: self._directory.publish(_signer(account), counter, request))
-        await self._local.transact(lambda tables: _confirm(tables, request))
+        await self._local.transact(lambda tables: _confirm(tables, request, self._now()))
         return remaining
 
     async def _signed(self, change: Callable[[int], Awaitable[T]]) -> T:
@@ -147,12 +153,11 @@ def _signer(account: Account) -> Signer:
     return Signer(account.root.account_id, account.device)
 
 
-def _renewal_due(tables: Tables) -> bool:
+def _renewal_due(tables: Tables, now: int) -> bool:
     """Rotate prekeys that are a week old, worn out, or made by a clock that was ahead; whether to publish anything."""
     account, current = tables.account.get(), tables.prekeys.current()
     if account is None or current is None:
         return False
-    now = now_ms() // 1000
     age = now - current.created
     worn = tables.sessions.accepted_count(current.record_id) >= ACCEPTED_HANDSHAKES // 2 and age >= limits.DAY
     if age >= ROTATE_AFTER or age < 0 or worn:
@@ -163,11 +168,11 @@ def _renewal_due(tables: Tables) -> bool:
     return abs(now - account.published_at) >= PUBLISH_AFTER
 
 
-def _publish_body(tables: Tables) -> wire.Publish:
+def _publish_body(tables: Tables, now: int) -> wire.Publish:
     account, current = tables.account.get(), tables.prekeys.current()
     if account is None or account.relay is None or current is None:
         raise errors.NotRegistered("this store has no account yet")
-    intake, now = tables.account.queue(INTAKE), now_ms() // 1000
+    intake = tables.account.queue(INTAKE)
     contact = records.ContactRecord(
         account.root.account_id,
         account.device.device_id,
@@ -186,9 +191,8 @@ def _publish_body(tables: Tables) -> wire.Publish:
     )
 
 
-def _confirm(tables: Tables, published: wire.Publish) -> None:
+def _confirm(tables: Tables, published: wire.Publish, now: int) -> None:
     """The keyserver has taken this: older prekeys are replaced, and wiped when no envelope can need them any more."""
-    now = now_ms() // 1000
     payload, _ = records.split_signed(published.prekey_record)
     tables.account.set_published(now)
     tables.prekeys.replace_older(records.PrekeyRecord.parse(payload).record_id, now)

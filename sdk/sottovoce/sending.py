@@ -18,9 +18,10 @@ from . import errors
 from .backoff import Backoff
 from .connection import Connection, Watched
 from .crypto import primitives
-from .local import Local, now_ms, unexpected
+from .local import Local, unexpected
 from .network import Link, Network
-from .protocol import relay_link
+from .outgoing import failed
+from .protocol import healing, relay_link
 from .protocol.relay_link import Answered, Event, RelayFault, SenderLink
 from .store.database import Tables
 from .store.outbox import Waiting
@@ -42,7 +43,8 @@ ANSWER_WITHIN: Final = 60.0
 #: A full queue is tried again no sooner and no later than this, whatever the relay suggests.
 SOONEST_RETRY: Final = 0.2
 LATEST_RETRY: Final = 600.0
-#: Codes after which the same envelope may be accepted later. All others but ACCEPTED and ID_CONFLICT are final.
+#: Codes after which the same envelope may be accepted later. All others but ACCEPTED and ID_CONFLICT are final; after
+#: REFUSED a handshake may find another address.
 RETRYABLE: Final = frozenset({Code.QUEUE_FULL, Code.TRY_AGAIN})
 
 
@@ -50,7 +52,7 @@ class Sender:
     """Empties the outbox. One task for each relay; one Send under way at a time on each, so that order holds.
 
     `report` is called for each message of which a relay has answered something final, `changed` when a connection is up
-    or no longer. `settled` is set, and replaced, whenever a relay has answered.
+    or no longer, `due` when a session is to be mended. `settled` is set, and replaced, whenever a relay has answered.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class Sender:
         report: Callable[[MessageId], None],
         network: Network,
         changed: Callable[[Connection], None] = lambda _: None,
+        due: Callable[[], None] = lambda: None,
     ) -> None:
         self.local = local
         self.own_server = own_server
         self.report = report
+        self.due = due
         self.network = network
         self._nursery = nursery
         self._changed = changed
@@ -122,7 +126,7 @@ class _Relay:
     async def serve_once(self) -> bool:
         """One connection's worth of sending; False when there is nothing left to do."""
         try:
-            if await self._next_batch():
+            if await self._next_batch(is_connected=False):
                 await self._connect()
             elif self._held_back:
                 self.connection.down()
@@ -169,8 +173,11 @@ class _Relay:
             nursery.cancel_scope.cancel()
         return not has_ended
 
-    async def _next_batch(self, before: Callable[[Tables], None] = lambda _: None) -> list[Waiting]:
-        """What is to be sent next, read in one transaction after `before`."""
+    async def _next_batch(
+        self, before: Callable[[Tables], None] = lambda _: None, *, is_connected: bool = True
+    ) -> list[Waiting]:
+        """What is to be sent next, read in one transaction after `before`. Once a connection has it, it cannot be
+        cancelled any more."""
         for queue in [queue for queue, until in self._held_back.items() if until <= trio.current_time()]:
             del self._held_back[queue]
         self.added = trio.Event()
@@ -178,8 +185,14 @@ class _Relay:
 
         def work(tables: Tables) -> list[Waiting]:
             before(tables)
-            expired.extend(tables.outbox.expire(self.origin, now_ms() // 1000, Code.TRY_AGAIN))
-            return tables.outbox.batch(self.origin, self._held_back.keys())
+            now = self._local.now_ms()
+            for late in tables.outbox.expired(self.origin, now // 1000):
+                failed(tables, late, "expired", now)
+                expired.append(late.outgoing.message_id)
+            batch = tables.outbox.batch(self.origin, self._held_back.keys())
+            if is_connected:
+                tables.outbox.offer(batch)
+            return batch
 
         batch = await self._local.transact(work)
         for message_id in expired:
@@ -224,23 +237,28 @@ class _Relay:
 
         def record(tables: Tables) -> None:
             for waiting, result in answers:
-                _record(tables, waiting, result.code)
+                _record(tables, waiting, result.code, self._local.now_ms())
 
         following = await self._next_batch(record)
         for waiting, result in answers:
             if result.code not in RETRYABLE:
                 self._sender.report(waiting.outgoing.message_id)
+        if any(result.code is Code.REFUSED for result in results):
+            self._sender.due()
         self._sender.answered()
         return following
 
 
-def _record(tables: Tables, waiting: Waiting, code: Code) -> None:
+def _record(tables: Tables, waiting: Waiting, code: Code, now_ms: int) -> None:
+    device = waiting.outgoing.account_id, waiting.outgoing.device_id
     if code is Code.ACCEPTED:
         tables.outbox.remove(waiting.position)
     elif code is Code.ID_CONFLICT:
         tables.outbox.rename(waiting.position, EnvelopeId(primitives.random_bytes(16)))
+    elif code is Code.REFUSED and healing.refused(tables, *device, now_ms // 1000):
+        tables.outbox.refuse(waiting.position)
     elif code not in RETRYABLE:
-        tables.outbox.fail(waiting, code)
+        failed(tables, waiting, code.name.lower(), now_ms)
 
 
 def _item(waiting: Waiting) -> SendItem:

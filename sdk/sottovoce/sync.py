@@ -4,6 +4,7 @@ Here is how a blocking program waits. What a client does stands in the trio clie
 both: where they say *cancellation*, read Ctrl-C, or a timeout where one can be given.
 """
 
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial, wraps
@@ -13,7 +14,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 import trio
 
 from . import client, errors, message, people
-from ._bridge import Call, Face, Hosted, Reading, Slot, direct, each, plain, trio_thread
+from ._bridge import Call, Face, Hosted, Reading, direct, each, plain, trio_thread
 
 Inner = TypeVar("Inner")
 P = ParamSpec("P")
@@ -28,15 +29,18 @@ def _wait(call: Call[T]) -> T:
     leaves it to end by itself."""
     if call.thread.is_current():
         raise errors.InvalidInput("a blocking call on the thread that all clients live on would wait for itself")
+    ended = threading.Lock()
+    ended.acquire()
     try:
-        call.begin()
-        call.outcome.exception()
+        call.begin(ended.release)
+        ended.acquire()
     except BaseException:
         call.cancel()
-        call.begin()
-        call.outcome.exception()
+        call.begin(ended.release)
+        if not call.has_ended:
+            ended.acquire()
         raise
-    return call.outcome.result()
+    return call.result()
 
 
 async def _within(seconds: float | None, function: Callable[[], Awaitable[T]]) -> T:
@@ -65,27 +69,24 @@ def _iterating(
     @wraps(method)
     def iterating(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         items = method(face._inner, *args, **kwargs)
-        return _Iterator(face._hosted, face._hosted.slot(method.__name__), items, wrap)
+        return _Iterator(face._hosted, partial(face._hosted.fetch, method.__name__, items), wrap)
 
     return iterating
 
 
 class _Iterator(Generic[R, T]):
     def __init__(
-        self, hosted: Hosted[Any], slot: Slot[R], items: AsyncIterator[R], wrap: Callable[[Hosted[Any], R], T]
+        self, hosted: Hosted[Any], fetch: Callable[[], Call[R | None]], wrap: Callable[[Hosted[Any], R], T]
     ) -> None:
         self._hosted = hosted
-        self._slot = slot
-        self._items = items
+        self._fetch = fetch
         self._wrap = wrap
 
     def __iter__(self) -> "_Iterator[R, T]":
         return self
 
     def __next__(self) -> T:
-        with self._slot.reader():
-            item = _wait(self._hosted.call(partial(self._slot.fetch, self._items)))
-            self._slot.taken()
+        item = _wait(self._fetch())
         if item is None:
             raise StopIteration
         return self._wrap(self._hosted, item)
@@ -125,10 +126,20 @@ class Sent(Face[message.Sent]):
     __slots__ = ()
 
     id = Reading(message.Sent, lambda sent: sent.id)
+    status = _blocking(message.Sent.status, plain)
+    cancel = _blocking(message.Sent.cancel, plain)
 
     def wait_sent(self, *, timeout: float | None = None) -> None:
         """As `sottovoce.Sent.wait_sent`; raises TimedOut after `timeout` seconds."""
         _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_sent)))
+
+    def wait_delivered(self, *, timeout: float | None = None) -> None:
+        """As `sottovoce.Sent.wait_delivered`; raises TimedOut after `timeout` seconds."""
+        _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_delivered)))
+
+    def wait_read(self, *, timeout: float | None = None) -> None:
+        """As `sottovoce.Sent.wait_read`; raises TimedOut after `timeout` seconds."""
+        _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_read)))
 
 
 class Message(Face[message.Message]):
@@ -155,6 +166,7 @@ class Request(Face[people.Request]):
 
     account_id = Reading(people.Request, lambda of: of.account_id)
     messages = Reading(people.Request, lambda of: of.messages)
+    dropped = Reading(people.Request, lambda of: of.dropped)
     accept = _blocking(people.Request.accept, plain)
     decline = _blocking(people.Request.decline, plain)
     block = _blocking(people.Request.block, plain)
@@ -168,12 +180,13 @@ class Client(Face[client.Client]):
     account_id = Reading(client.Client, lambda me: me.account_id)
     username = Reading(client.Client, lambda me: me.username)
     trouble = Reading(client.Client, lambda me: me.trouble)
-    expired = Reading(client.Client, lambda me: me.expired)
     invite_link = direct(client.Client.invite_link)
     register = _blocking(client.Client.register, plain)
     send = _blocking(client.Client.send, Sent)
+    sent = _blocking(client.Client.sent, Sent)
     messages = _iterating(client.Client.messages, Message)
     events = _iterating(client.Client.events, plain)
+    look_up = _blocking(client.Client.look_up, plain)
     requests = _blocking(client.Client.requests, each(Request))
     accept = _blocking(client.Client.accept, plain)
     decline = _blocking(client.Client.decline, plain)
@@ -213,7 +226,7 @@ class _Opening(AbstractContextManager[Client]):
     def _close(self, error: BaseException | None) -> None:
         closing = self._hosted.close(at_once=error is not None)
         if isinstance(error, GeneratorExit) or not self._hosted.thread.is_alive():
-            closing.begin()  # perhaps the garbage collector's, on any thread; or this is a fork
+            closing.begin(bool)  # perhaps the garbage collector's, on any thread; or this is a fork
         else:
             _wait(closing)
 

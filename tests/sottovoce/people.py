@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sottovoce.crypto import identity
 from sottovoce.crypto.prekeys import OwnPrekeys, open_prekeys
+from sottovoce.local import now_ms
 from sottovoce.protocol import contacts, healing, sessions
 from sottovoce.protocol.content import Text
 from sottovoce.protocol.opening import Opener
@@ -177,5 +178,5 @@ def make_person(path: Path) -> Person:
     """A new device with a new account on a new store."""
     store = open_store(path)
     with store.transaction() as tables:
-        own = own_of(tables, prepare(tables, ORIGIN, ORIGIN))
+        own = own_of(tables, prepare(tables, ORIGIN, ORIGIN, now_ms() // 1000))
     return Person(store, own, Opener(own))

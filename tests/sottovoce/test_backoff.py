@@ -1,12 +1,9 @@
 """How long clients wait between attempts, on a clock that does not wait."""
 
-import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from sottovoce.backoff import Backoff
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 LONGEST_WAITS = [1, 2, 4, 8, 16, 30, 30]
 
@@ -17,18 +14,18 @@ async def waited(backoff: Backoff) -> float:
     return trio.current_time() - before
 
 
-async def test_waits_double_up_to_thirty_seconds_and_are_shortened_by_half_at_most() -> None:
+async def test_waits_double_up_to_thirty_seconds_and_are_shortened_by_half_at_most(autojump_clock: MockClock) -> None:
     backoff = Backoff()
     for longest in LONGEST_WAITS:
         assert longest / 2 <= await waited(backoff) <= longest
         assert backoff.is_failing
 
 
-async def test_two_clients_do_not_come_back_together() -> None:
+async def test_two_clients_do_not_come_back_together(autojump_clock: MockClock) -> None:
     assert await waited(Backoff()) != await waited(Backoff())
 
 
-async def test_what_held_for_longer_than_the_last_wait_starts_over() -> None:
+async def test_what_held_for_longer_than_the_last_wait_starts_over(autojump_clock: MockClock) -> None:
     backoff = Backoff()
     for _ in range(5):
         await backoff.wait()
@@ -38,7 +35,7 @@ async def test_what_held_for_longer_than_the_last_wait_starts_over() -> None:
     assert await waited(backoff) <= 1
 
 
-async def test_a_server_that_greets_and_hangs_up_is_not_dialled_more_often_for_it() -> None:
+async def test_a_server_that_greets_and_hangs_up_is_not_dialled_more_often_for_it(autojump_clock: MockClock) -> None:
     backoff = Backoff()
     for longest in LONGEST_WAITS:
         assert longest / 2 <= await waited(backoff)

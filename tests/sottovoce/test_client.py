@@ -1,6 +1,7 @@
 """Clients against a real server process: what works, what bad input gets, and what survives a failure."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -244,7 +245,8 @@ async def test_an_account_that_was_not_registered_yet_follows_its_keyserver_to_a
 ) -> None:
     store = open_store(tmp_path / "a.db")
     with store.transaction() as tables:
-        prepare(tables, shared_server.url, "http://127.0.0.1:1")  # what the keyserver said before it was set right
+        # What the keyserver said before it was set right.
+        prepare(tables, shared_server.url, "http://127.0.0.1:1", int(time.time()))
     store.close()
     await register(tmp_path / "a.db", shared_server, "relocated")
 

@@ -1,85 +1,43 @@
-"""The owner's connection to a relay that says what the test wants: invite codes, gaps, faults in mid-message."""
+"""The owner's connection to a relay that says what the test wants: invite codes, gaps, silence, faults, lies."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
-import trio_websocket
+import trio.testing
+from trio.testing import MockClock
 
-from sottovoce import errors
+from sottovoce import errors, events
+from sottovoce.connection import Connection
 from sottovoce.local import Local
 from sottovoce.network import Internet
 from sottovoce.receiving import Receiver
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code
-from sottovoce_wire.frames import ClientFrame, GapReason, RelayFrame
-from sottovoce_wire.ids import QueueId, queue_id_of
+from sottovoce_wire.frames import ClientFrame, GapReason
+from sottovoce_wire.ids import QueueId
 from tests.sottovoce.people import Person
+from tests.sottovoce.relays import PATIENCE, Talk, relay
 
-PATIENCE = 60.0
 CODE = "let me in"
-WELCOME = frames.Welcome(1, bytes(32), limits.MAX_ENVELOPE, limits.MAX_MESSAGE, limits.MAX_SEND_ITEMS)
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-@dataclass
-class Talk:
-    """One client's connection, on the relay's side."""
-
-    socket: trio_websocket.WebSocketConnection
-    queues: list[QueueId] = field(default_factory=list)
-
-    async def hear(self) -> list[ClientFrame]:
-        """The frames of the next message."""
-        data = await self.socket.get_message()
-        assert isinstance(data, bytes)
-        return frames.decode_client_message(data)
-
-    async def say(self, *said: RelayFrame) -> None:
-        """All of it in one message."""
-        await self.socket.send_message(frames.message(*said))
-
-    async def greet(self, code: str = "") -> None:
-        """Welcome the client, and make its queues if it says this code."""
-        assert await self.hear() == [frames.Hello([1])]
-        await self.say(WELCOME)
-        asked = await self.hear()
-        created = [frame for frame in asked if isinstance(frame, frames.CreateQueue)]
-        self.queues = [queue_id_of(frame.owner_key) for frame in created]
-        if {frame.code for frame in created} != {code}:
-            await self.say(frames.Failed(0, Code.REGISTRATION_CLOSED, "\x1b]0;not the relay's words\x07"))
-            return
-        await self.say(*(frames.Done(request) for request in range(len(asked))))
-
-
 @asynccontextmanager
-async def relay(*talks: Callable[[Talk], Awaitable[None]]) -> AsyncIterator[str]:
-    """A relay's address: the first connection meets the first of `talks`, and so on; the last also all further ones."""
-    remaining = list(talks)
-
-    async def serve(request: trio_websocket.WebSocketRequest) -> None:
-        talk = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-        socket = await request.accept()
-        with suppress(trio_websocket.ConnectionClosed):
-            await talk(Talk(socket))
-            await socket.get_message()  # until the client goes
-
-    async with trio.open_nursery() as nursery:
-        server: trio_websocket.WebSocketServer = await nursery.start(
-            trio_websocket.serve_websocket, serve, "127.0.0.1", 0, None
-        )
-        yield f"http://127.0.0.1:{server.port}"
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def receiving(person: Person, origin: str, invite_code: str = "") -> AsyncIterator[Receiver]:
+async def receiving(
+    person: Person, origin: str, invite_code: str = "", changed: Callable[[Connection], None] = lambda _: None
+) -> AsyncIterator[Receiver]:
     """The person's receiver, at work."""
     receiver = Receiver(
-        Local(person.store), person.own, person.opener, lambda: None, network=Internet(), invite_code=invite_code
+        Local(person.store),
+        person.own,
+        person.opener,
+        lambda: None,
+        network=Internet(),
+        invite_code=invite_code,
+        changed=changed,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receiver.run, origin)
@@ -151,7 +109,11 @@ async def test_only_what_expired_counts_as_lost(alice: Person) -> None:
     async with relay(tell) as origin, receiving(alice, origin) as receiver:
         with trio.fail_after(PATIENCE):
             await receiver.caught_up.wait()
-        assert receiver.expired == 8
+    with alice.store.transaction() as tables:
+        told = tables.events.first()
+    assert told is not None
+    assert isinstance(told[1], events.MessagesExpired)
+    assert told[1].count == 8
 
 
 async def test_a_fault_in_mid_message_acknowledges_nothing_and_all_of_it_comes_again(alice: Person) -> None:
@@ -184,3 +146,148 @@ async def test_a_fault_in_mid_message_acknowledges_nothing_and_all_of_it_comes_a
         with trio.fail_after(PATIENCE):
             await receiver.caught_up.wait()
     assert len(alice.undecryptable()) == 3
+
+
+def page(queue: QueueId, *numbers: int) -> frames.Deliver:
+    """Envelopes that nobody can read."""
+    return frames.Deliver(
+        queue, [frames.Delivery(number, frames.KeyClass.CONTACT, bytes([number]) * 100) for number in numbers]
+    )
+
+
+UNKNOWN = QueueId(bytes(16))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda _: page(UNKNOWN, 1),
+        lambda _: frames.CaughtUp(UNKNOWN),
+        lambda _: frames.Gap(UNKNOWN, 1, GapReason.EXPIRED),
+        lambda _: frames.Acked(UNKNOWN, 1, []),
+        lambda _: frames.DeliverNow(UNKNOWN, [frames.Passing(frames.KeyClass.CONTACT, b"x")]),
+        lambda queue: page(queue, 0),
+        lambda queue: page(queue, 2),
+        lambda queue: page(queue, 1, 1),
+        lambda queue: page(queue, 1, 3),
+        lambda queue: page(queue, 2, 1),
+        lambda queue: frames.Deliver(queue, [frames.Delivery(2**53 - 1, frames.KeyClass.CONTACT, b"x")]),
+        lambda _: frames.SendResults(0, [frames.SendResult(Code.ACCEPTED, 0)]),
+        lambda _: frames.Done(7),
+        lambda _: frames.Welcome(1, bytes(32), 0, 0, 0),
+    ],
+)
+async def test_a_relay_that_lies_is_left_for_a_while_and_nothing_of_it_is_acknowledged_or_lost(
+    lie: Callable[[QueueId], frames.RelayFrame], alice: Person
+) -> None:
+    told: list[Connection] = []
+    acknowledged: list[list[ClientFrame]] = []
+
+    async def mislead(talk: Talk) -> None:
+        await talk.greet()
+        await talk.say(lie(talk.queues[1]))
+        acknowledged.append(await talk.hear())
+
+    async def go_on(talk: Talk) -> None:
+        await talk.greet()
+        await talk.say(page(talk.queues[1], 1), *(frames.CaughtUp(each) for each in talk.queues))
+
+    async with relay(mislead, go_on) as origin, receiving(alice, origin, changed=told.append) as receiver:
+        with trio.fail_after(PATIENCE):
+            await receiver.caught_up.wait()
+    assert acknowledged == []
+    assert len(alice.undecryptable()) == 1
+    assert [each.is_up for each in told] == [True, False, True]
+    assert isinstance(told[1].trouble, errors.ServerRefused)
+
+
+async def test_numbers_that_went_back_end_the_connection(alice: Person) -> None:
+    async def repeat(talk: Talk) -> None:
+        await talk.greet()
+        await talk.say(page(talk.queues[1], 1, 2))
+        assert await talk.hear() == [frames.Ack(talk.queues[1], 2, [])]
+        await talk.say(page(talk.queues[1], 2))
+
+    again = trio.Event()
+
+    async def note(_: Talk) -> None:
+        again.set()
+
+    async with relay(repeat, note) as origin, receiving(alice, origin) as receiver:
+        with trio.fail_after(PATIENCE):
+            await again.wait()
+        assert isinstance(receiver.trouble, errors.ServerRefused)
+    assert len(alice.undecryptable()) == 2
+
+
+async def test_the_greatest_counts_that_a_relay_can_name_hurt_nobody(alice: Person) -> None:
+    async def exaggerate(talk: Talk) -> None:
+        await talk.greet()
+        first, second = talk.queues
+        for _ in range(3):
+            await talk.say(*[frames.Gap(first, 2**53 - 1, GapReason.EXPIRED)] * limits.MAX_FRAMES)
+        await talk.say(frames.Acked(first, 2**53 - 1, [2**53 - 1] * 256), frames.Pong(2**32 - 1))
+        await talk.say(page(second, 1), frames.CaughtUp(first), frames.CaughtUp(second))
+
+    async with relay(exaggerate) as origin, receiving(alice, origin) as receiver:
+        with trio.fail_after(PATIENCE):
+            await receiver.caught_up.wait()
+        assert receiver.trouble is None
+    assert len(alice.undecryptable()) == 1
+    with alice.store.transaction() as tables:
+        told = tables.events.first()
+    assert told is not None
+    assert getattr(told[1], "count", None) == 2**53 - 1
+
+
+async def pass_time(clock: MockClock, until: trio.Event) -> None:
+    """Let the clock go on, in steps that everybody takes part in, for ten minutes at most."""
+    for _ in range(120):
+        if until.is_set():
+            return
+        clock.jump(5)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    raise AssertionError("nothing happened")
+
+
+async def test_a_silent_relay_is_asked_twice_and_left_after_90_seconds(alice: Person, mock_clock: MockClock) -> None:
+    heard: list[float] = []
+    gone = trio.Event()
+
+    async def fall_silent(talk: Talk) -> None:
+        await talk.greet()
+        started = trio.current_time()
+        try:
+            while await talk.hear() == [frames.Ping(0)]:
+                heard.append(trio.current_time() - started)
+        finally:
+            heard.append(trio.current_time() - started)
+            gone.set()
+
+    told: list[Connection] = []
+    async with relay(fall_silent) as origin, receiving(alice, origin, changed=told.append) as receiver:
+        await receiver.ready.wait()
+        await pass_time(mock_clock, gone)
+    assert [round(at / 30) for at in heard] == [1, 2, 3]
+    assert [each.is_up for each in told] == [True, False]
+    assert "fallen silent" in str(told[1].trouble)
+
+
+async def test_a_relay_that_answers_pings_and_never_opens_the_queues_is_left(
+    alice: Person, mock_clock: MockClock
+) -> None:
+    asked, gone = trio.Event(), trio.Event()
+
+    async def put_off(talk: Talk) -> None:
+        await talk.welcome()
+        await talk.hear()
+        asked.set()
+        while await talk.hear() == [frames.Ping(0)]:
+            await talk.say(frames.Pong(0))
+
+    async with relay(put_off) as origin, receiving(alice, origin, changed=lambda _: gone.set()) as receiver:
+        await asked.wait()
+        started = trio.current_time()
+        await pass_time(mock_clock, gone)
+        assert trio.current_time() - started <= 80
+        assert "does not open the queues" in str(receiver.trouble)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import pytest
+import trio
 
 from sottovoce import errors, registration
 from sottovoce.directory import CounterConflict, Directory, Signer
@@ -26,6 +27,7 @@ class Keyserver(Directory):
     taken: list[wire.Publish] = field(default_factory=list)
 
     async def publish(self, signer: Signer, counter: int, request: wire.Publish) -> int:
+        await trio.lowlevel.checkpoint()
         if self.away:
             raise errors.ServerUnreachable("away")
         if counter <= self.last_counter:
@@ -44,36 +46,35 @@ class Keyserver(Directory):
 @pytest.fixture
 def account(alice: Person) -> Account:
     """Registered now: everything that there is is published."""
+    now = now_ms() // 1000
     with alice.store.transaction() as tables:
         tables.account.set_registered("alice")
-        _confirm(tables, _publish_body(tables))
+        _confirm(tables, _publish_body(tables, now), now)
         found = tables.account.get()
     assert found is not None
     return found
 
 
-def later(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
-    shifted = now_ms() + seconds * 1000
-    monkeypatch.setattr(registration, "now_ms", lambda: shifted)
+def later(person: Person, seconds: int) -> Local:
+    """The person's store, and a clock that says that so much time has passed."""
+    return Local(person.store, clock=lambda: now_ms() + seconds * 1000)
 
 
 @pytest.mark.parametrize(("days", "published"), [(0, []), (1, [1]), (6, [1]), (7, [2]), (20, [2]), (-2, [2])])
 async def test_records_are_published_daily_and_made_anew_weekly_or_when_they_lie_ahead(
-    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch, days: int, published: list[int]
+    alice: Person, account: Account, days: int, published: list[int]
 ) -> None:
     keyserver = Keyserver()
-    later(monkeypatch, days * DAY + 60 * (days > 0))
-    await Registration(Local(alice.store), keyserver).renew(account)
+    await Registration(later(alice, days * DAY + 60 * (days > 0)), keyserver).renew(account)
     assert keyserver.record_ids() == published
 
 
 async def test_a_device_with_stale_prekeys_sends_nothing_before_the_keyserver_has_new_ones(
-    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
+    alice: Person, account: Account
 ) -> None:
     """Also once new ones were made here: what counts is what others are handed."""
     keyserver = Keyserver(away=True)
-    later(monkeypatch, STALE_AFTER + DAY)
-    renewing = Registration(Local(alice.store), keyserver)
+    renewing = Registration(later(alice, STALE_AFTER + DAY), keyserver)
     for _ in range(3):
         with pytest.raises(errors.ServerUnreachable):
             await renewing.keep_fresh(account)
@@ -100,21 +101,25 @@ async def test_new_prekeys_that_the_keyserver_did_not_get_are_offered_again_at_o
     assert keyserver.record_ids() == [2]
 
 
-async def test_one_time_prekeys_are_refilled_when_few_are_left(
-    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_that_renew_at_once_publish_one_after_the_other(alice: Person, account: Account) -> None:
+    """After a machine has slept, the schedule and the first message both want new prekeys."""
+    keyserver = Keyserver()
+    renewing = Registration(later(alice, STALE_AFTER + DAY), keyserver)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(renewing.renew, account)
+        nursery.start_soon(renewing.keep_fresh, account)
+    assert keyserver.record_ids() == [2]
+
+
+async def test_one_time_prekeys_are_refilled_when_few_are_left(alice: Person, account: Account) -> None:
     keyserver = Keyserver(remaining=REFILL_BELOW - 1)
-    later(monkeypatch, 2 * DAY)
-    await Registration(Local(alice.store), keyserver).renew(account)
+    await Registration(later(alice, 2 * DAY), keyserver).renew(account)
     assert keyserver.remaining == ONE_TIME_PREKEYS
     sent = [prekey.id for request in keyserver.taken for prekey in request.one_time_prekeys]
     assert min(sent) > ONE_TIME_PREKEYS, "an id was offered twice"
 
 
-async def test_a_counter_that_fell_behind_is_caught_up_with(
-    alice: Person, account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_counter_that_fell_behind_is_caught_up_with(alice: Person, account: Account) -> None:
     keyserver = Keyserver(last_counter=1_000)
-    later(monkeypatch, 2 * DAY)
-    await Registration(Local(alice.store), keyserver).renew(account)
+    await Registration(later(alice, 2 * DAY), keyserver).renew(account)
     assert keyserver.last_counter == 1_001

@@ -9,6 +9,8 @@ from .commands import Place, opened, printable
 
 #: Seconds that `requests` waits for what lies at the relay.
 PATIENCE: Final = 10.0
+#: Messages of a request that are printed.
+SHOWN: Final = 20
 
 
 async def requests(place: Place) -> None:
@@ -59,7 +61,10 @@ async def verify(place: Place, who: str, confirmed: bool) -> None:
 
 
 def _request(request: Request) -> str:
-    texts = [printable(message.text).replace("\n", "\n    ") for message in request.messages]
+    texts = [printable(message.text).replace("\n", "\n    ") for message in request.messages[:SHOWN]]
+    more = len(request.messages) + request.dropped - len(texts)
+    if more:
+        texts.append(f"… and {more} more, {request.dropped} of which were too many to keep")
     return "\n  ".join([f"{request.account_id} writes", *texts])
 
 

@@ -7,6 +7,7 @@ Every function works on a `State` within the caller's transaction. Nothing here 
 from datetime import UTC, datetime
 from typing import Final
 
+from sottovoce_wire import limits
 from sottovoce_wire.ids import AccountId, account_id_text
 from sottovoce_wire.records import ListFlag
 
@@ -14,9 +15,12 @@ from .. import events
 from . import sessions
 from .state import Incoming, Peer, State
 
-#: Accounts whose requests wait at once, and messages of each: what comes beyond is not kept.
+#: Messages of one stranger that wait to be accepted, and bytes of their text: what one may have waiting at a relay.
+REQUEST_MESSAGES: Final = 2_000
+REQUEST_BYTES: Final = 16 * limits.MIB
+#: Strangers whose messages wait at once, and bytes of all their text. What comes beyond is counted, not kept.
 REQUESTS: Final = 200
-REQUEST_MESSAGES: Final = 20
+REQUESTS_BYTES: Final = 64 * limits.MIB
 
 
 def admit(state: State, message: Incoming, *, everyone: bool) -> bool | None:
@@ -30,11 +34,14 @@ def admit(state: State, message: Incoming, *, everyone: bool) -> bool | None:
         accept(state, account_id)
     if state.peers.is_contact(account_id):
         return state.inbox.add(message, is_request=False)
-    waiting = state.inbox.requests(account_id)
-    if waiting >= REQUEST_MESSAGES or (not waiting and state.inbox.requesters() >= REQUESTS):
+    messages, size = state.inbox.request(account_id)
+    accounts, total = state.inbox.requests()
+    is_full = messages >= REQUEST_MESSAGES or size >= REQUEST_BYTES or total >= REQUESTS_BYTES
+    if is_full or (not messages and accounts >= REQUESTS):
+        state.inbox.drop_request(account_id)
         return None
     stored = state.inbox.add(message, is_request=True)
-    if stored and not waiting:
+    if stored and not messages:
         state.events.add(events.RequestArrived(_moment(message.received_at), account_id_text(account_id)))
     return stored
 
@@ -53,6 +60,7 @@ def accept(state: State, account_id: AccountId) -> None:
 def decline(state: State, account_id: AccountId) -> None:
     """Delete what the account has written. It stays a stranger, and may ask again."""
     state.inbox.decline(account_id)
+    state.receipts.forget(account_id)
     _answered(state, account_id)
 
 

@@ -3,6 +3,7 @@
 Decoded only after authentication, and strictly all the same: a contact may be hostile.
 """
 
+from enum import IntEnum
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -16,6 +17,10 @@ from sottovoce_wire.origins import parse_origin
 
 #: Text of one message, in UTF-8 bytes: with everything around it, it still fits one envelope in the largest size class.
 MAX_TEXT: Final = 48 * limits.KIB
+#: Messages that one receipt names: with a list version and no address it is as long as a short text, once padded.
+MAX_RECEIPT: Final = 12
+
+_MessageId: TypeAlias = Annotated[MessageId, Meta(min_length=16, max_length=16)]
 
 
 class ContactAddress(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -32,7 +37,7 @@ class ContactAddress(msgspec.Struct, array_like=True, forbid_unknown_fields=True
 class Text(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=1):
     """A text message. `sent_at` is the sender's clock in milliseconds since 1970."""
 
-    message_id: Annotated[MessageId, Meta(min_length=16, max_length=16)]
+    message_id: _MessageId
     sent_at: U53
     text: str
 
@@ -44,7 +49,24 @@ class Acknowledgement(msgspec.Struct, array_like=True, forbid_unknown_fields=Tru
     """Nothing but a sign of life on a session: an answer where the person gives none, or a new handshake's message."""
 
 
-Content: TypeAlias = Text | Acknowledgement
+class ReceiptKind(IntEnum):
+    """What a receipt says of its messages. One that was read was delivered."""
+
+    DELIVERED = 1
+    READ = 2
+
+
+class Receipt(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, tag=3):
+    """What has become of messages that the recipient sent to the account."""
+
+    kind: ReceiptKind
+    message_ids: Annotated[list[_MessageId], Meta(min_length=1, max_length=MAX_RECEIPT)]
+
+    def __repr__(self) -> str:
+        return "Receipt(…)"
+
+
+Content: TypeAlias = Text | Acknowledgement | Receipt
 
 
 class Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):

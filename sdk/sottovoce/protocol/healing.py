@@ -28,7 +28,13 @@ AT_MOST_EVERY: Final = {
     Want.LOST: 6 * limits.HOUR,
     Want.UNFINISHED: 7 * limits.DAY,
     Want.SILENCE: 7 * limits.DAY,
+    Want.RESTORED: 6 * limits.HOUR,
+    Want.REFUSED: limits.DAY,
 }
+#: What is known to be lost with a session is sent once more at once. Else receipts may be on their way: this long after
+#: the device was heard on the new session.
+KNOWN_LOST: Final = (Want.FAILURES, Want.LOST, Want.REFUSED)
+REPEAT_AFTER: Final = 60
 
 
 def want(state: State, account_id: AccountId, device_id: DeviceId, reason: Want, now: int) -> None:
@@ -49,6 +55,25 @@ def failed(state: State, session_id: bytes, now: int) -> None:
     state.sessions.put(replace(session, failures=session.failures + 1))
     if session.failures + 1 >= FAILURES and session.replaced_at is None:
         want(state, session.account_id, session.device_id, Want.FAILURES, now)
+
+
+def refused(state: State, account_id: AccountId, device_id: DeviceId, now: int) -> bool:
+    """The relay does not know a device's address. Whether there is hope of another: it comes with a handshake."""
+    if not state.peers.is_contact(account_id):
+        return False
+    want(state, account_id, device_id, Want.REFUSED, now)
+    return state.wants.is_wanted(account_id, device_id, Want.REFUSED)
+
+
+def replaced(state: State, before: Session, session: Session, now: int) -> None:
+    """Another session sends from now on: what was lost with the one before is to be sent on it once more.
+
+    A device that has made the session is there; of one that is to answer first, that is not known."""
+    device = session.account_id, session.device_id
+    due = None if session.unanswered is not None else now if before.unanswered is None else now + REPEAT_AFTER
+    if state.wants.is_wanted(*device, *KNOWN_LOST):
+        due = now
+    state.sent.want_repeats(*device, due)
 
 
 def heard(session: Session, now: int, *, on_contact_queue: bool) -> Session:
@@ -85,11 +110,18 @@ def notice_silence(state: State, now: int) -> None:
         want(state, session.account_id, session.device_id, Want.SILENCE, now)
 
 
+def restored(state: State, now: int) -> None:
+    """The state is a copy of an earlier one, whose next keys were used meanwhile: nothing is sent under its sessions,
+    and every contact's device gets a new handshake."""
+    for account_id, device_id in state.sessions.retire(now):
+        want(state, account_id, device_id, Want.RESTORED, now)
+
+
 def answers_due(state: State, now: int) -> list[tuple[AccountId, DeviceId]]:
     """The devices of contacts that are owed an answer now."""
     return [(session.account_id, session.device_id) for session in state.sessions.owing(ANSWER_AFTER, now)]
 
 
 def is_pending(state: State, now: int) -> bool:
-    """Whether there is a handshake to make or an answer to give."""
-    return bool(state.wants.of_contacts() or state.sessions.owing(ANSWER_AFTER, now))
+    """Whether there is a handshake to make, an answer to give, or a message to send once more."""
+    return bool(state.wants.of_contacts() or state.sessions.owing(ANSWER_AFTER, now) or state.sent.are_repeats_due(now))

@@ -15,9 +15,9 @@ from ..crypto import ratchet
 from ..crypto.chain_key import MAX_SKIPPED
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.ratchet import Decrypted, SkippedKey
-from . import contacts, healing, sessions
+from . import contacts, healing, receipts, sessions
 from .budgets import FREE_STEPS, StepBudget
-from .content import Body, ContactAddress, Text, decode_body
+from .content import Body, ContactAddress, Receipt, Text, decode_body
 from .routing import Found
 from .sessions import listed
 from .state import Address, Incoming, Own, Peer, Session, State, Want
@@ -93,6 +93,8 @@ class Reader:
             state.sessions.put(healing.owe(known, now) if asks and known.replaced_at is None else known)
         if asks and (is_new or known.replaced_at is not None):
             _owe(state, known, now)
+        if session.unanswered is not None:
+            state.sent.device_heard(session.account_id, session.device_id, now + healing.REPEAT_AFTER)
         given_up = _keep_skipped(state, session, decrypted, now)
         if body.contact is not None and may_dial(body.contact.origin, own=self._own.server):
             _take_address(state, known, _address(body.contact), is_late=decrypted.used is not None)
@@ -153,6 +155,8 @@ def _owe(state: State, session: Session, now: int) -> None:
 
 def _store(state: State, own: Own, session: Session, body: Body, now_ms: int) -> Outcome:
     content = body.content
+    if isinstance(content, Receipt):
+        receipts.heed(state, session.account_id, content, now_ms)
     if not isinstance(content, Text):
         return Outcome.CONTROL
     sender = session.account_id, session.device_id
@@ -160,6 +164,7 @@ def _store(state: State, own: Own, session: Session, body: Body, now_ms: int) ->
     stored = contacts.admit(state, message, everyone=own.accepts_everyone)
     if stored is None:
         return Outcome.DROPPED
+    receipts.owe(state, own, session.account_id, content.message_id, now_ms)
     return Outcome.NEW if stored else Outcome.REPEAT
 
 

@@ -16,7 +16,7 @@ from ..crypto import agreement, identity, prekeys, primitives, sealed
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.ratchet import Ratchet
 from . import healing
-from .content import Acknowledgement, Body, Content, Text, encode_body
+from .content import Acknowledgement, Body, Content, Receipt, Text, encode_body
 from .state import Address, FirstContact, Outgoing, Own, Peer, Session, State, Want
 
 #: Sessions kept with one device besides the one that sends. They only receive.
@@ -83,8 +83,31 @@ def fan_out(state: State, own: Own, account_id: AccountId, text: Text, ttl: Ttl,
     peer = state.peers.get(account_id)
     if peer is None:
         return []
+    return _to_all(state, own, peer, text.message_id, text, ttl, now)
+
+
+def tell(state: State, own: Own, account_id: AccountId, receipt: Receipt, now: int) -> list[Outgoing]:
+    """A receipt for every device of the account that has a session. Raises CryptoRefusal (CHAIN_ENDED)."""
+    peer = state.peers.get(account_id)
+    if peer is None:
+        return []
+    return _to_all(state, own, peer, MessageId(primitives.random_bytes(16)), receipt, Ttl.MONTH, now)
+
+
+def repeat(
+    state: State, own: Own, account_id: AccountId, device_id: DeviceId, text: Text, ttl: Ttl, now: int
+) -> Outgoing | None:
+    """A text that was sent before, for one device that has another session by now; None if it has none.
+
+    Raises CryptoRefusal (CHAIN_ENDED)."""
+    return _envelope(state, own, account_id, device_id, text.message_id, text, ttl, now)
+
+
+def _to_all(
+    state: State, own: Own, peer: Peer, message_id: MessageId, content: Content, ttl: Ttl, now: int
+) -> list[Outgoing]:
     devices = [entry.device_id for entry in parse_list(peer.device_list).devices]
-    found = [_envelope(state, own, account_id, device, text.message_id, text, ttl, now) for device in devices]
+    found = [_envelope(state, own, peer.account_id, device, message_id, content, ttl, now) for device in devices]
     return [envelope for envelope in found if envelope is not None]
 
 
@@ -130,9 +153,11 @@ def start(state: State, own: Own, bundle: Bundle, now: int) -> None:
     if state.peers.is_contact(bundle.account_id):
         state.routing.befriend(keys.session_id)
     prune(state, bundle.account_id, device_id)
+    is_refused = state.wants.is_wanted(bundle.account_id, device_id, Want.REFUSED)
     state.wants.done(bundle.account_id, device_id, now)
     known = state.peers.address(bundle.account_id, device_id)
-    if known is None or known.key_class is KeyClass.STRANGER:  # a contact address came end to end: better than this
+    # A contact address came end to end: better than this, as long as the relay knows it.
+    if known is None or known.key_class is KeyClass.STRANGER or is_refused:
         state.peers.put_address(bundle.account_id, device_id, bundle.address)
 
 
@@ -142,6 +167,7 @@ def add(state: State, session: Session, now: int) -> None:
     if before is None or session.rank > before.rank:
         if before is not None:
             state.sessions.put(replace(before, replaced_at=now))
+            healing.replaced(state, before, session, now)
         state.sessions.put(session)
     else:
         state.sessions.put(replace(session, replaced_at=now))
@@ -164,9 +190,11 @@ def wipe(state: State, session: Session) -> None:
 
 def sending_session(state: State, account_id: AccountId, device_id: DeviceId, now: int) -> Session | None:
     """The session that sends to a device; None if a handshake is needed: there is none yet, its prekeys have expired,
-    or the device has lost it."""
+    the device has lost it, the relay does not know the device's address, or this store was put back from a copy."""
     session = state.sessions.sending(account_id, device_id)
-    if session is None or state.wants.is_wanted(account_id, device_id, Want.LOST):
+    if session is None or session.replaced_at is not None:
+        return None
+    if state.wants.is_wanted(account_id, device_id, Want.LOST, Want.REFUSED):
         return None
     first = session.unanswered
     if first is not None:

@@ -17,7 +17,7 @@ from ..crypto.identity import DeviceKeys
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
 from ..crypto.ratchet import Ratchet, SkippedKey
 from ..events import Event
-from .content import ContactAddress
+from .content import ContactAddress, ReceiptKind
 from .routing import Routing
 
 
@@ -25,7 +25,8 @@ from .routing import Routing
 class Own:
     """What a device knows of itself: its server, account, keys, signed device list, and where contacts answer.
 
-    `accepts_everyone`: whoever writes is a contact at once."""
+    `accepts_everyone`: whoever writes is a contact at once. `sends_receipts`: contacts are told what has come and was
+    read."""
 
     server: str
     account_id: AccountId
@@ -34,6 +35,7 @@ class Own:
     device_list: bytes
     contact: ContactAddress
     accepts_everyone: bool = False
+    sends_receipts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class Want(StrEnum):
     LOST = "lost"
     UNFINISHED = "unfinished"
     SILENCE = "silence"
+    RESTORED = "restored"
+    REFUSED = "refused"
 
 
 class Held(NamedTuple):
@@ -165,6 +169,9 @@ class Sessions(Protocol):
 
     def replaced(self, before: int) -> Sequence[Session]:
         """The sessions that were replaced before this time."""
+
+    def retire(self, now: int) -> Sequence[tuple[AccountId, DeviceId]]:
+        """No session sends any more, from `now` on; returns the devices that there were sending ones with."""
 
     def owing(self, messages: int, now: int) -> Sequence[Session]:
         """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""
@@ -274,11 +281,14 @@ class Inbox(Protocol):
     def add(self, message: Incoming, *, is_request: bool) -> bool:
         """Store a message; False if this account already sent one with this id. A request waits to be accepted."""
 
-    def requests(self, account_id: AccountId) -> int:
-        """How many messages of an account wait to be accepted."""
+    def request(self, account_id: AccountId) -> tuple[int, int]:
+        """(messages, bytes of text) of an account that wait to be accepted."""
 
-    def requesters(self) -> int:
-        """How many accounts have messages that wait to be accepted."""
+    def requests(self) -> tuple[int, int]:
+        """(accounts, bytes of text) that wait to be accepted."""
+
+    def drop_request(self, account_id: AccountId) -> None:
+        """Count a message of an account that was not kept."""
 
     def accept(self, account_id: AccountId) -> None:
         """What an account has written is shown to the application."""
@@ -288,6 +298,41 @@ class Inbox(Protocol):
 
     def add_undecryptable(self, digest: bytes, reason: str, received_at: int) -> None:
         """Record an envelope that could not be decrypted, in a table that is bounded for each reason."""
+
+
+class Receipts(Protocol):
+    """Receipts that are owed, in a bounded table."""
+
+    def owe(self, account_id: AccountId, message_id: MessageId, due_at: int) -> None:
+        """A stored message was received, and read if it is handled; to be told at `due_at`, in milliseconds."""
+
+    def owed(self, account_id: AccountId, kind: ReceiptKind, limit: int) -> list[MessageId]:
+        """The first messages of an account that it is to be told this of."""
+
+    def given(self, account_id: AccountId, message_ids: Sequence[MessageId]) -> None:
+        """It is told."""
+
+    def forget(self, account_id: AccountId) -> None:
+        """The account is told nothing."""
+
+
+class SentMessages(Protocol):
+    """What was sent, and what became of it."""
+
+    def receipted(
+        self, account_id: AccountId, message_ids: Sequence[MessageId], kind: ReceiptKind, now_ms: int
+    ) -> None:
+        """An account says that these were delivered or read. Only what was sent to it is changed."""
+
+    def want_repeats(self, account_id: AccountId, device_id: DeviceId, due_at: int | None) -> None:
+        """All that was sent to a device so far, and has no receipt, is to be sent once more at `due_at` (unix seconds),
+        or after the device is heard."""
+
+    def device_heard(self, account_id: AccountId, device_id: DeviceId, due_at: int) -> None:
+        """What waits for the device to be heard is due then."""
+
+    def are_repeats_due(self, now: int) -> bool:
+        """Whether something is to be sent once more."""
 
 
 class Events(Protocol):
@@ -348,8 +393,8 @@ class Wants(Protocol):
     def add(self, account_id: AccountId, device_id: DeviceId, want: Want) -> None:
         """A handshake is wanted."""
 
-    def is_wanted(self, account_id: AccountId, device_id: DeviceId, want: Want) -> bool:
-        """Whether a handshake is wanted for this reason."""
+    def is_wanted(self, account_id: AccountId, device_id: DeviceId, *wants: Want) -> bool:
+        """Whether a handshake is wanted for one of these reasons."""
 
     def of_contacts(self) -> Sequence[tuple[AccountId, DeviceId]]:
         """The devices of contacts with which a handshake is wanted."""
@@ -384,6 +429,14 @@ class State(Protocol):
     @property
     def wants(self) -> Wants:
         """Handshakes to be made."""
+
+    @property
+    def receipts(self) -> Receipts:
+        """Receipts that are owed."""
+
+    @property
+    def sent(self) -> SentMessages:
+        """What was sent."""
 
     @property
     def events(self) -> Events:

@@ -89,6 +89,10 @@ class AccountTable:
         """A contact record sequence never used before."""
         return self._next("contact_sequence", 0)
 
+    def skip_to(self, number: int) -> None:
+        """The next contact record has a sequence above this one."""
+        self._execute("UPDATE account SET contact_sequence = max(contact_sequence, ?)", (number,))
+
     def _next(self, column: str, above: int) -> int:
         value: int = self._execute(
             f"UPDATE account SET {column} = max({column}, ?) + 1 RETURNING {column}",  # noqa: S608 - two fixed names

@@ -6,7 +6,7 @@ are durable when they return (`synchronous=FULL`): a ratchet state that a power 
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,16 +15,21 @@ import apsw
 
 from .. import errors
 from ..protocol.routing import Routing
-from . import keyfile, lock, schema
+from . import counter, keyfile, lock, schema, witness
 from .account import AccountTable
+from .counter import CounterTable
 from .events import EventTable
 from .held import HeldTable
 from .inbox import InboxTable
 from .outbox import OutboxTable
 from .peers import PeerTable
 from .prekeys import PrekeyTable
+from .receipts import ReceiptTable
+from .sent import SentTable
 from .sessions import SessionTable
+from .unlock import KEY_FILE, Unlock
 from .wants import WantTable
+from .witness import Witness
 
 #: The key comes first, then the journal mode, then durability; secure_delete so that a used key leaves no bytes behind.
 _PRAGMAS: Final = (
@@ -43,6 +48,7 @@ COMMITS_IN_LOG: Final = 64
 class Tables:
     """Every table of a store, within one transaction."""
 
+    counter: CounterTable
     account: AccountTable
     peers: PeerTable
     prekeys: PrekeyTable
@@ -51,9 +57,12 @@ class Tables:
     held: HeldTable
     wants: WantTable
     outbox: OutboxTable
+    sent: SentTable
+    receipts: ReceiptTable
     events: EventTable
     savepoint: Callable[[], AbstractContextManager[None]]
     derived: Callable[[], Routing]
+    touch: Callable[[], None]
 
     @property
     def routing(self) -> Routing:
@@ -64,10 +73,13 @@ class Tables:
 class Store:
     """An open store. Not for two threads at once: its owner runs one transaction after another."""
 
-    def __init__(self, connection: apsw.Connection, held: BinaryIO) -> None:
+    def __init__(self, connection: apsw.Connection, held: BinaryIO | None = None) -> None:
         self._connection = connection
         self._lock = held
+        self._witness: Witness | None = None
+        self._is_restored = False
         self._tables = Tables(
+            CounterTable(connection),
             AccountTable(connection),
             PeerTable(connection),
             PrekeyTable(connection),
@@ -76,12 +88,24 @@ class Store:
             HeldTable(connection),
             WantTable(connection),
             OutboxTable(connection),
+            SentTable(connection),
+            ReceiptTable(connection),
             EventTable(connection),
             self._savepoint,
             self._derive,
+            self._touch,
         )
         self._routing: Routing | None = None
         self._commits = 0
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether this opening found that the store was put back from a copy. Then it has started anew already."""
+        return self._is_restored
+
+    def begin(self, folder: Path) -> None:
+        """Count this opening, in the store and in its witness in `folder`. Raises StoreFailed, StoreInUse."""
+        self._witness, self._is_restored = counter.begin(self, folder)
 
     @contextmanager
     def transaction(self, *, is_synced: bool = True) -> Iterator[Tables]:
@@ -114,6 +138,15 @@ class Store:
             yield
         finally:
             self._connection.execute("PRAGMA synchronous = FULL")
+
+    def _touch(self) -> None:
+        """Within a transaction: there is something to write, so that a synced one syncs all that came before it."""
+        self._connection.pragma("user_version", schema.VERSION)
+
+    @property
+    def is_log_due(self) -> bool:
+        """Whether the next transaction empties the log, which waits for the disk."""
+        return self._commits + 1 >= COMMITS_IN_LOG
 
     @property
     def is_in_transaction(self) -> bool:
@@ -150,8 +183,19 @@ class Store:
                 self._empty_log()
 
     def _empty_log(self) -> None:
+        count = self._advance() if self._witness is not None else None
         _empty_log(self._connection)
         self._commits = 0
+        if self._witness is not None and count is not None:  # what it tells is durable by now
+            self._witness.write(count)
+
+    def _advance(self) -> int | None:
+        """The counter after this step, or None on a full disk: the log must be emptied all the same."""
+        with suppress(apsw.Error):
+            self._connection.execute("UPDATE counter SET count = count + 1")
+            count: int = self._connection.execute("SELECT count FROM counter").get
+            return count
+        return None
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
@@ -176,37 +220,65 @@ class Store:
 
     def close(self) -> None:
         """Close the file and let others open it. Closing twice does nothing."""
-        self._connection.close()
-        self._lock.close()
+        with ExitStack() as closing:
+            for held in (self._lock, self._witness, self._connection):
+                if held is not None:
+                    closing.callback(held.close)
+            with suppress(errors.StoreError):
+                self.tidy()
 
 
-def open_store(path: Path, passphrase: str | None = None) -> Store:
-    """Open the store at `path`, or make one. Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable,
+def open_store(path: Path, unlock: Unlock = KEY_FILE, *, state: Path | None = None) -> Store:
+    """Open the store at `path`, or make one. `state`: the folder of its witness, if not the system's.
+
+    Raises StoreInUse, WrongPassphrase, PassphraseNeeded, KeyringNeeded, KeyringUnavailable, StoreUnreadable,
     StoreVersion or StoreFailed; a store that cannot be opened is left as it is."""
-    if passphrase == "":
-        raise errors.InvalidInput("an empty passphrase protects nothing; give none, or a real one")
+    with locked(path, make_folder=True) as held:
+        store = Store(_connect(path, _key(path, unlock)), held)
+        try:
+            store.begin(witness.state_folder() if state is None else state)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+
+def open_memory_store() -> Store:
+    """A new store that is kept in memory alone: the same tables and transactions, no file, no lock, no witness."""
+    with _translated():
+        connection = apsw.Connection(":memory:")
+        connection.pragma("trusted_schema", "off")
+        _upgrade(connection)
+        return Store(connection)
+
+
+@contextmanager
+def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
+    """The lock of the store at `path`, for whoever closes it; let go if the block raises. Raises StoreInUse,
+    StoreFailed."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = lock.take_lock(path)
     except OSError as error:
         raise errors.StoreFailed(f"cannot open {path}: {error.strerror}") from None
     try:
-        return Store(_connect(path, _key(path, passphrase)), held)
+        yield held
     except BaseException:
         held.close()
         raise
 
 
-def _key(path: Path, passphrase: str | None) -> bytes:
+def _key(path: Path, unlock: Unlock) -> bytes:
     key_file = keyfile.key_path(path)
     try:
         if key_file.exists():
-            return keyfile.read_key(key_file, passphrase)
+            return keyfile.read_key(key_file, unlock)
         if path.is_dir():
             raise errors.StoreFailed(f"{path} is a folder", hint="name a file in it")
         if path.exists() and path.stat().st_size > 0:
             raise errors.StoreUnreadable(f"{key_file.name} is missing beside the store")
-        return keyfile.create_key(key_file, passphrase)
+        return keyfile.create_key(key_file, unlock)
     except OSError as error:
         raise errors.StoreFailed(f"cannot use {key_file}: {error.strerror}") from None
 
@@ -216,8 +288,7 @@ def _connect(path: Path, key: bytes) -> apsw.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = apsw.Connection(str(path))
         try:
-            connection.pragma("cipher", "chacha20")
-            connection.pragma("hexkey", key.hex())
+            set_key(connection, key)
             for name, value in _PRAGMAS:
                 connection.pragma(name, value)
             _upgrade(connection)
@@ -226,6 +297,12 @@ def _connect(path: Path, key: bytes) -> apsw.Connection:
             connection.close()
             raise
         return connection
+
+
+def set_key(connection: apsw.Connection, key: bytes) -> None:
+    """Unlock a connection. The key is random and taken as it is: stretching it would only cost time."""
+    connection.pragma("cipher", "chacha20")
+    connection.pragma("key", f"raw:{key.hex()}")
 
 
 def _upgrade(connection: apsw.Connection) -> None:

@@ -9,6 +9,8 @@ from ..events import Event, MessagesExpired, MessagesUnreadable, pack, subject_o
 
 #: Events kept for an application that does not ask for them. The oldest go first.
 KEPT: Final = 1_000
+#: No count grows beyond this: a relay may say any number, any number of times.
+MOST: Final = 2**53 - 1
 
 
 class EventTable:
@@ -23,8 +25,8 @@ class EventTable:
         kind, subject = type(event).__name__, subject_of(event)
         if isinstance(event, MessagesUnreadable | MessagesExpired):
             known = self._execute("SELECT event FROM events WHERE kind = ? AND subject = ?", (kind, subject)).get
-            if known is not None:
-                event = msgspec.structs.replace(event, count=event.count + getattr(unpack(known), "count", 0))
+            before = 0 if known is None else getattr(unpack(known), "count", 0)
+            event = msgspec.structs.replace(event, count=min(before + event.count, MOST))
         self._execute(
             "INSERT OR REPLACE INTO events (kind, subject, event) VALUES (?, ?, ?)", (kind, subject, pack(event))
         )

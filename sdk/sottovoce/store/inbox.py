@@ -71,35 +71,49 @@ class InboxTable:
                 is_request,
             ),
         )
-        return self._changes() > 0
+        stored = self._changes() > 0
+        if stored and is_request:
+            self._execute(
+                "INSERT INTO requests VALUES (?, 1, ?, 0) ON CONFLICT (account_id)"
+                " DO UPDATE SET messages = messages + 1, bytes = bytes + excluded.bytes",
+                (message.account_id, len(message.text.encode())),
+            )
+        return stored
 
-    def requests(self, account_id: AccountId) -> int:
-        """How many messages of an account wait to be accepted."""
-        count: int = self._execute(
-            "SELECT count(*) FROM messages WHERE account_id = ? AND is_request = 1", (account_id,)
-        ).get
-        return count
+    def request(self, account_id: AccountId) -> tuple[int, int]:
+        """(messages, bytes of text) of an account that wait to be accepted."""
+        row = self._execute("SELECT messages, bytes FROM requests WHERE account_id = ?", (account_id,)).get
+        return (0, 0) if row is None else (row[0], row[1])
 
-    def requesters(self) -> int:
-        """How many accounts have messages that wait to be accepted."""
-        count: int = self._execute("SELECT count(DISTINCT account_id) FROM messages WHERE is_request = 1").get
-        return count
+    def requests(self) -> tuple[int, int]:
+        """(accounts, bytes of text) that wait to be accepted."""
+        accounts, size = self._execute("SELECT count(*), coalesce(sum(bytes), 0) FROM requests").get
+        return accounts, size
 
-    def waiting(self) -> list[tuple[AccountId, list[Incoming]]]:
-        """Every account with messages that wait to be accepted, and these, in the order of arrival."""
+    def drop_request(self, account_id: AccountId) -> None:
+        """Count a message of an account that was not kept."""
+        self._execute("UPDATE requests SET dropped = dropped + 1 WHERE account_id = ?", (account_id,))
+
+    def waiting(self) -> list[tuple[AccountId, list[Incoming], int]]:
+        """Every account with messages that wait to be accepted, these in the order of arrival, and how many more were
+        not kept."""
         rows = self._execute(
             f"SELECT {_MESSAGE} FROM messages WHERE is_request = 1 ORDER BY account_id, position"  # noqa: S608 - names
         )
         messages = [_incoming(*row) for row in rows]
-        return [(account_id, list(found)) for account_id, found in groupby(messages, attrgetter("account_id"))]
+        dropped = dict(self._execute("SELECT account_id, dropped FROM requests"))
+        grouped = groupby(messages, attrgetter("account_id"))
+        return [(account_id, list(found), dropped.get(account_id, 0)) for account_id, found in grouped]
 
     def accept(self, account_id: AccountId) -> None:
         """What an account has written is shown to the application."""
         self._execute("UPDATE messages SET is_request = 0 WHERE account_id = ? AND is_request = 1", (account_id,))
+        self._execute("DELETE FROM requests WHERE account_id = ?", (account_id,))
 
     def decline(self, account_id: AccountId) -> None:
         """What an account has written, and nobody accepted, is deleted."""
         self._execute("DELETE FROM messages WHERE account_id = ? AND is_request = 1", (account_id,))
+        self._execute("DELETE FROM requests WHERE account_id = ?", (account_id,))
 
     def add_undecryptable(self, digest: bytes, reason: str, received_at: int) -> None:
         """Record an envelope that could not be decrypted; the oldest of its reason goes when there are too many."""
@@ -130,9 +144,10 @@ class InboxTable:
         """A message is handed to the application, once more."""
         self._execute("UPDATE messages SET attempts = attempts + 1 WHERE position = ?", (position,))
 
-    def mark_handled(self, position: int) -> None:
-        """The application is done with a message: it is not shown again."""
-        self._execute("UPDATE messages SET handled = 1 WHERE position = ?", (position,))
+    def mark_handled(self, position: int) -> bool:
+        """The application is done with a message: it is not shown again. Whether it was not before."""
+        self._execute("UPDATE messages SET handled = 1 WHERE position = ? AND handled = 0", (position,))
+        return self._changes() > 0
 
 
 def _incoming(

@@ -10,13 +10,11 @@ from sottovoce_wire import limits
 from sottovoce_wire.frames import KeyClass, Ttl
 from sottovoce_wire.ids import AccountId, DeviceId, EnvelopeId, MessageId, QueueId, SendKey
 
-from ..protocol.state import Address, Outgoing
+from ..protocol.state import Address, Outgoing, Want
 
 #: Envelopes in one Send frame: with bodies of the usual size far below the frame limit.
 BATCH: Final = 64
 BATCH_BYTES: Final = limits.MAX_MESSAGE // 2
-#: Reasons of failed deliveries that are kept.
-FAILURES: Final = 1_000
 
 _COLUMNS: Final = (
     "position, message_id, account_id, device_id, envelope_id, origin, queue, send_key, key_class, ttl, body"
@@ -32,10 +30,16 @@ class Waiting:
 
 
 class OutboxTable:
-    """Table `outbox`."""
+    """Table `outbox`.
+
+    What was never given to a connection is known in memory only: of what an earlier process left, nobody can say.
+    """
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
+        self._changes = connection.changes
+        self._last_position = connection.last_insert_rowid
+        self._untouched: set[int] = set()
 
     def add(self, outgoing: Outgoing, now: int) -> None:
         """Store an envelope that is to be sent, for as long as its time to live from `now` (unix seconds)."""
@@ -57,44 +61,27 @@ class OutboxTable:
                 outgoing.body,
             ),
         )
+        self._untouched.add(self._last_position())
 
-    def fail(self, waiting: Waiting, code: int) -> None:
-        """The relay will never accept this envelope: keep the reason, drop the envelope."""
-        lost = waiting.outgoing
-        self._execute(
-            "INSERT INTO failed_deliveries (message_id, account_id, device_id, code) VALUES (?, ?, ?, ?)",
-            (lost.message_id, lost.account_id, lost.device_id, code),
-        )
-        self._execute("DELETE FROM failed_deliveries WHERE position <= last_insert_rowid() - ?", (FAILURES,))
-        self.remove(waiting.position)
-
-    def expire(self, origin: str, now: int, code: int) -> list[MessageId]:
-        """Fail what has waited for a relay longer than its time to live; returns the messages."""
+    def expired(self, origin: str, now: int) -> list[Waiting]:
+        """Some of what has waited for a relay longer than its time to live."""
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM outbox WHERE origin = ? AND expires <= ? LIMIT ?",  # noqa: S608 - fixed names
             (origin, now, BATCH),
         )
-        expired = [_waiting(*row) for row in rows]
-        for waiting in expired:
-            self.fail(waiting, code)
-        return [waiting.outgoing.message_id for waiting in expired]
-
-    def failures(self, message_id: MessageId) -> list[int]:
-        """The relays' reasons why devices will not get this message."""
-        rows = self._execute("SELECT code FROM failed_deliveries WHERE message_id = ? ORDER BY position", (message_id,))
-        return [code for (code,) in rows]
+        return [_waiting(*row) for row in rows]
 
     def origins(self) -> list[str]:
         """The relays for which something waits."""
         return [origin for (origin,) in self._execute("SELECT DISTINCT origin FROM outbox")]
 
     def batch(self, origin: str, held_back: Collection[QueueId]) -> list[Waiting]:
-        """The next envelopes for a relay in the order of sending, without those for queues in `held_back`: at most 64
-        and half a frame, at least one if there is one."""
+        """The next envelopes for a relay in the order of sending, but for those to queues in `held_back` and those that
+        wait for another address: at most 64 and half a frame, at least one if there is one."""
         holes = ",".join("?" * len(held_back))
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM outbox WHERE origin = ? AND queue NOT IN ({holes})"  # noqa: S608 - names and "?"s
-            " ORDER BY position LIMIT ?",
+            " AND refused = 0 ORDER BY position LIMIT ?",
             (origin, *held_back, BATCH),
         )
         found: list[Waiting] = []
@@ -106,9 +93,44 @@ class OutboxTable:
             found.append(waiting)
         return found
 
-    def remove(self, position: int) -> None:
-        """The relay has accepted the envelope, or never will."""
+    def offer(self, batch: list[Waiting]) -> None:
+        """A connection is given these: from now on the relay may have them."""
+        self._untouched.difference_update(waiting.position for waiting in batch)
+
+    def untouched(self, message_id: MessageId) -> int:
+        """How many envelopes of a message were never given to a connection."""
+        rows = self._execute("SELECT position FROM outbox WHERE message_id = ?", (message_id,))
+        return sum(position in self._untouched for (position,) in rows)
+
+    def take_back(self, message_id: MessageId, device_id: DeviceId | None = None) -> None:
+        """Remove the envelopes of a message, or those for one device."""
+        rows = self._execute(
+            "DELETE FROM outbox WHERE message_id = ? AND device_id = coalesce(?, device_id) RETURNING position",
+            (message_id, device_id),
+        ).fetchall()
+        self._untouched.difference_update(position for (position,) in rows)
+
+    def remove(self, position: int) -> bool:
+        """The relay has accepted the envelope, or never will. False if it does not wait any more."""
+        self._untouched.discard(position)
         self._execute("DELETE FROM outbox WHERE position = ?", (position,))
+        return self._changes() > 0
+
+    def refuse(self, position: int) -> None:
+        """The relay does not know the address: the envelope waits for another session, and goes to no connection."""
+        self._execute("UPDATE outbox SET refused = 1 WHERE position = ?", (position,))
+
+    def hopeless(self, now: int) -> list[Waiting]:
+        """Of what waits for another address, some for which none will come: no handshake is wanted for it any more, and
+        no repeat on a new session; or it is too late."""
+        rows = self._execute(
+            f"SELECT {_COLUMNS} FROM outbox WHERE refused = 1 AND (expires <= ?"  # noqa: S608 - fixed names
+            " OR account_id NOT IN (SELECT account_id FROM peers WHERE is_contact)"
+            " OR (account_id, device_id) NOT IN (SELECT account_id, device_id FROM wanted_repeats"
+            " UNION SELECT account_id, device_id FROM wanted_handshakes WHERE reason = ? AND wanted = 1)) LIMIT ?",
+            (now, Want.REFUSED, BATCH),
+        )
+        return [_waiting(*row) for row in rows]
 
     def rename(self, position: int, envelope_id: EnvelopeId) -> None:
         """Give an envelope another relay id: somebody else's bytes have the old one. The body stays."""
@@ -120,9 +142,16 @@ class OutboxTable:
         return count
 
     def size(self) -> int:
-        """How many envelopes wait in all."""
-        count: int = self._execute("SELECT count(*) FROM outbox").get
+        """How many envelopes wait for a relay in all."""
+        count: int = self._execute(
+            "SELECT (SELECT count(*) FROM outbox) - (SELECT count(*) FROM outbox WHERE refused = 1)"
+        ).get
         return count
+
+    def sizes(self) -> dict[AccountId, int]:
+        """How many for each account."""
+        rows = self._execute("SELECT account_id, count(*) FROM outbox WHERE refused = 0 GROUP BY account_id")
+        return {AccountId(account_id): count for account_id, count in rows}
 
 
 def _waiting(

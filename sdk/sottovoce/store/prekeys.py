@@ -80,7 +80,15 @@ class PrekeyTable:
             prekey_id: int = self._execute("SELECT last_insert_rowid()").get
             packed = OneTimePrekey.generate(prekey_id).pack()
             self._execute("UPDATE one_time_prekeys SET state = ? WHERE id = ?", (packed, prekey_id))
-        self._execute("DELETE FROM one_time_prekeys WHERE id <= (SELECT max(id) FROM one_time_prekeys) - ?", (KEPT,))
+        self._execute(
+            "DELETE FROM one_time_prekeys WHERE id <="
+            " (SELECT id FROM one_time_prekeys ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            (KEPT,),
+        )
+
+    def skip_to(self, number: int) -> None:
+        """The next one-time prekey has an id above this one."""
+        self._execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'one_time_prekeys'", (number,))
 
     def unpublished(self, limit: int) -> list[OneTimePrekey]:
         """The oldest `limit` one-time prekeys that the keyserver does not have yet."""

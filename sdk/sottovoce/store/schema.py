@@ -21,6 +21,12 @@ STEPS: Final = (
         contact_sequence INTEGER NOT NULL,    -- last sequence used in a contact record
         published_at INTEGER NOT NULL         -- unix seconds of the last accepted publish
     );
+    CREATE TABLE counter (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        store_id BLOB NOT NULL,               -- of the store and of every copy of it; names its witness
+        count INTEGER NOT NULL,               -- openings, and times that the log was emptied
+        is_witnessed INTEGER NOT NULL         -- the last opening left a witness
+    );
     CREATE TABLE own_queues (
         kind TEXT PRIMARY KEY CHECK (kind IN ('intake', 'contact')),
         owner_seed BLOB NOT NULL,
@@ -147,6 +153,12 @@ STEPS: Final = (
     );
     CREATE INDEX messages_unhandled ON messages (position) WHERE handled = 0 AND is_request = 0;
     CREATE INDEX messages_requests ON messages (account_id, position) WHERE is_request = 1;
+    CREATE TABLE requests (
+        account_id BLOB PRIMARY KEY,
+        messages INTEGER NOT NULL,            -- of it in `messages` that wait to be accepted, and their text's bytes
+        bytes INTEGER NOT NULL,
+        dropped INTEGER NOT NULL              -- messages that were not kept, for there were too many
+    ) WITHOUT ROWID;
     CREATE TABLE events (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         kind TEXT NOT NULL,
@@ -155,24 +167,37 @@ STEPS: Final = (
         UNIQUE (kind, subject)
     );
     CREATE TABLE sent_messages (
-        message_id BLOB PRIMARY KEY,
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        message_id BLOB NOT NULL UNIQUE,
         account_id BLOB NOT NULL,
-        text TEXT,                            -- until every device has a receipt, or a week: it may be sent once more
+        devices BLOB NOT NULL,                -- the ids of those that it was encrypted for, one after the other
+        text TEXT,                            -- until the first receipt, or a week: it may be sent once more
         ttl INTEGER NOT NULL,
         sent_at INTEGER NOT NULL,             -- milliseconds, as in the message; the other times likewise
         delivered_at INTEGER,                 -- of the first receipt
         read_at INTEGER,
+        failure TEXT,                         -- why a device will not get it
         repeats INTEGER NOT NULL DEFAULT 0    -- how often it was sent once more
-    ) WITHOUT ROWID;
+    );
     CREATE INDEX sent_messages_by_age ON sent_messages (sent_at);
+    CREATE INDEX sent_messages_with_text ON sent_messages (account_id, position) WHERE text IS NOT NULL;
+    CREATE TABLE wanted_repeats (
+        account_id BLOB NOT NULL,
+        device_id BLOB NOT NULL,
+        after INTEGER NOT NULL,               -- of sent_messages those behind this position,
+        upto INTEGER NOT NULL,                -- and up to this one
+        due_at INTEGER,                       -- unix seconds; NULL until the device is heard
+        PRIMARY KEY (account_id, device_id)
+    ) WITHOUT ROWID;
     CREATE TABLE receipts_due (
+        position INTEGER PRIMARY KEY,
         account_id BLOB NOT NULL,
         message_id BLOB NOT NULL,
         kind INTEGER NOT NULL,                -- content.ReceiptKind
         due_at INTEGER NOT NULL,              -- milliseconds
-        PRIMARY KEY (account_id, message_id, kind)
-    ) WITHOUT ROWID;
-    CREATE INDEX receipts_due_by_time ON receipts_due (due_at);
+        UNIQUE (message_id, account_id)
+    );
+    CREATE INDEX receipts_due_of_account ON receipts_due (account_id, kind, position);
     CREATE TABLE envelopes_seen (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         digest BLOB NOT NULL UNIQUE
@@ -200,18 +225,12 @@ STEPS: Final = (
         key_class INTEGER NOT NULL,
         ttl INTEGER NOT NULL,
         expires INTEGER NOT NULL,             -- unix seconds; nothing waits longer than a relay would keep it
+        refused INTEGER NOT NULL DEFAULT 0,   -- the relay does not know the address: it waits for another
         body BLOB NOT NULL
     );
+    CREATE INDEX outbox_refused ON outbox (account_id, device_id) WHERE refused = 1;
     CREATE INDEX outbox_of_origin ON outbox (origin, position);
     CREATE INDEX outbox_of_message ON outbox (message_id);
-    CREATE TABLE failed_deliveries (
-        position INTEGER PRIMARY KEY AUTOINCREMENT,
-        message_id BLOB NOT NULL,
-        account_id BLOB NOT NULL,
-        device_id BLOB NOT NULL,
-        code INTEGER NOT NULL                 -- the relay's reason
-    );
-    CREATE INDEX failed_deliveries_of_message ON failed_deliveries (message_id);
     """,
 )
 VERSION: Final = UNRELEASED + len(STEPS)

@@ -157,6 +157,13 @@ class SessionTable:
         """The sessions that were replaced before this time."""
         return self._some("WHERE replaced_at < ?", before)
 
+    def retire(self, now: int) -> Sequence[tuple[AccountId, DeviceId]]:
+        """No session sends any more, from `now` on; returns the devices that there were sending ones with."""
+        query = "UPDATE sessions SET replaced_at = ? WHERE replaced_at IS NULL RETURNING account_id, device_id"
+        rows: list[tuple[Any, ...]] = self._execute(query, (now,)).fetchall()
+        self._unpacked.clear()
+        return [(AccountId(account_id), DeviceId(device_id)) for account_id, device_id in rows]
+
     def owing(self, messages: int, now: int) -> Sequence[Session]:
         """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""
         return self._some(

@@ -31,11 +31,13 @@ class WantTable:
             (account_id, device_id, want),
         )
 
-    def is_wanted(self, account_id: AccountId, device_id: DeviceId, want: Want) -> bool:
-        """Whether a handshake is wanted for this reason."""
+    def is_wanted(self, account_id: AccountId, device_id: DeviceId, *wants: Want) -> bool:
+        """Whether a handshake is wanted for one of these reasons."""
+        holes = ",".join("?" * len(wants))
         row = self._execute(
-            "SELECT 1 FROM wanted_handshakes WHERE account_id = ? AND device_id = ? AND reason = ? AND wanted = 1",
-            (account_id, device_id, want),
+            "SELECT 1 FROM wanted_handshakes WHERE account_id = ? AND device_id = ?"  # noqa: S608 - "?"s
+            f" AND reason IN ({holes}) AND wanted = 1",
+            (account_id, device_id, *wants),
         )
         return row.get is not None
 

@@ -5,7 +5,7 @@ A relay cannot tell a message from a receipt or an acknowledgement, and neither 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sottovoce_wire.errors import Code
@@ -28,24 +28,30 @@ class _Fault:
     to: str | None
 
     def hits(self, sender: str, recipient: str | None) -> bool:
-        return self.left != 0 and self.sender in (None, sender) and self.to in (None, recipient)
+        return self.sender in (None, sender) and self.to in (None, recipient)
 
 
-@dataclass
 class Faults:
     """The faults of one world. Each call adds one; an envelope is hit by the first that fits it.
 
-    `keep` puts envelopes into queues, `later` does so after some seconds, `hang_up` ends the connections of some people
-    or, with None, of all.
+    Made by the network: `keep` puts envelopes into queues, `later` does so with one after some seconds, `hang_up` ends
+    the connections of one person or, with None, of all.
     """
 
-    recipient_of: Callable[[Envelope], str | None]
-    keep: Callable[[Sequence[Envelope]], None]
-    later: Callable[[float, Envelope], None]
-    hang_up: Callable[[str | None], None]
-    _faults: list[_Fault] = field(default_factory=list)
-    _kept_back: list[Envelope] = field(default_factory=list)
-    _offline: list[tuple[str, ...]] = field(default_factory=list)
+    def __init__(
+        self,
+        recipient_of: Callable[[Envelope], str | None],
+        keep: Callable[[Sequence[Envelope]], None],
+        later: Callable[[float, Envelope], None],
+        hang_up: Callable[[str | None], None],
+    ) -> None:
+        self._recipient_of = recipient_of
+        self._keep = keep
+        self._later = later
+        self._hang_up = hang_up
+        self._faults: list[_Fault] = []
+        self._kept_back: list[Envelope] = []
+        self._offline: list[tuple[str, ...]] = []
 
     # --- The relay -----------------------------------------------------------------------------------------------
 
@@ -57,7 +63,7 @@ class Faults:
         """The relay keeps it back for so long; what is sent meanwhile overtakes."""
 
         def act(envelope: Envelope) -> tuple[SendResult, Sequence[Envelope]]:
-            self.later(seconds, envelope)
+            self._later(seconds, envelope)
             return ACCEPTED, ()
 
         self._add(act, count, sender, to)
@@ -112,20 +118,20 @@ class Faults:
         """The relay is honest from now on. What `reorder` kept back is delivered."""
         self._faults.clear()
         kept, self._kept_back = self._kept_back, []
-        self.keep(kept)
+        self._keep(kept)
 
     # --- The network ---------------------------------------------------------------------------------------------
 
     def cut(self, who: str | None = None) -> None:
         """The connections of one person, or of everybody, end now. Clients connect again by themselves."""
-        self.hang_up(who)
+        self._hang_up(who)
 
     @contextmanager
     def offline(self, *people: str) -> Iterator[None]:
         """These people, or everybody, reach no server while the block runs."""
         self._offline.append(people)
         for who in people or (None,):
-            self.hang_up(who)
+            self._hang_up(who)
         try:
             yield
         finally:
@@ -139,7 +145,8 @@ class Faults:
 
     def tamper(self, envelope: Envelope) -> tuple[SendResult, Sequence[Envelope]]:
         """What becomes of an envelope that the rules accept."""
-        recipient = self.recipient_of(envelope)
+        recipient = self._recipient_of(envelope)
+        self._faults = [fault for fault in self._faults if fault.left != 0]
         for fault in self._faults:
             if fault.hits(envelope.sender, recipient):
                 fault.left = None if fault.left is None else fault.left - 1

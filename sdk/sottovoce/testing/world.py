@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import cast
 
 import trio
 
 from ..client import Choices, Client, running
 from ..local import Local
-from ..store.database import Store
-from ._interim import open_memory_store
+from ..store.database import Store, open_memory_store
 from .clock import Clock
 from .faults import Faults
+from .loan import Loan
 from .network import ORIGIN, MemoryNetwork
 from .wire import Wire
 
@@ -58,17 +59,27 @@ class World:
         """The servers' address, as accounts and invite links name it."""
         return ORIGIN
 
-    async def person(self, name: str, *, accept_everyone: bool = False, clock_ahead: timedelta = timedelta()) -> Client:
+    async def person(
+        self,
+        name: str,
+        *,
+        accept_everyone: bool = False,
+        receipts: bool = True,
+        clock_ahead: timedelta = timedelta(),
+    ) -> Client:
         """A client that is registered as `name` and connected; somebody who was here before goes on with their store.
 
-        `accept_everyone` is `open_client`'s. `clock_ahead`: by how much this person's clock is wrong. Raises ValueError
-        if the person is here already, and what `Client.register` raises. Cancellation: the person may be here.
+        `accept_everyone` and `receipts` are `open_client`'s. `clock_ahead`: by how much this person's clock is wrong.
+        Raises ValueError if the person is here already, and what `Client.register` raises.
+        Cancellation: the person may be here.
         """
-        person = self._people.setdefault(name, _Person())
+        if name not in self._people:
+            self._people[name] = _Person()
+        person = self._people[name]
         if person.running is not None:
             raise ValueError(f"{name} is here already")
-        choices = Choices(accept_everyone=accept_everyone)
-        local = Local(person.store, clock=self.clock.milliseconds(clock_ahead), inline=True)
+        choices = Choices(accept_everyone=accept_everyone, receipts=receipts)
+        local = Local(cast("Store", Loan(person.store)), clock=self.clock.milliseconds(clock_ahead), inline=True)
         client: Client = await self._nursery.start(self._run, name, person, local, choices)
         return client
 
@@ -81,6 +92,10 @@ class World:
             raise KeyError(name)
         person.running.cancel()
         await person.gone.wait()
+
+    def _forget(self) -> None:
+        for person in self._people.values():
+            person.store.close()
 
     async def _run(
         self,
@@ -118,5 +133,6 @@ async def world() -> AsyncIterator[World]:
         except BaseException as error:  # carried past the nursery, which would wrap it in a group
             raised = error
         nursery.cancel_scope.cancel()
+    made._forget()
     if raised is not None:
         raise raised

@@ -24,16 +24,16 @@ PATIENCE: Final = 60.0
 
 class Order(msgspec.Struct, frozen=True):
     """One life. `folder` holds the store, the journal and the record of keys. It registers as `name` if there is one,
-    sends `texts` to `to`, handles what comes until it has handled `until` (nothing: while it sends), and is killed at
-    the point `fatal` (nothing: never). Its clock is `clock` seconds ahead. `forgets`:
-    it remembers only the newest envelope that came, as if thousands had come since."""
+    sends `texts` to `to`, handles what comes until it has handled all of `until` (nothing: while it sends), and is
+    killed at the point `fatal` (nothing: never). Its clock is `clock` seconds ahead. `forgets`: it remembers only the
+    newest envelope that came, as if thousands had come since."""
 
     folder: str
     server: str
     name: str = ""
     to: str = ""
     texts: list[str] = []
-    until: str = ""
+    until: list[str] = []
     fatal: str = ""
     clock: int = 0
     forgets: bool = False
@@ -62,12 +62,14 @@ async def _write(me: Client, order: Order, journal: Journal) -> None:
         journal.note("settled", text)
 
 
-async def _handle(me: Client, until: str, journal: Journal) -> None:
+async def _handle(me: Client, until: list[str], journal: Journal) -> None:
+    awaited = set(until)
     async for message in me.messages():
         journal.note("shown", message.text, str(message.attempt))
         await message.mark_handled()
         journal.note("handled", message.text)
-        if message.text == until:
+        awaited.discard(message.text)
+        if until and not awaited:
             return
 
 

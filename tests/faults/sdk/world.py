@@ -11,12 +11,12 @@ from typing import IO, Final
 import msgspec
 import trio
 
-from sottovoce import Client, open_client
+from sottovoce import Client, errors, open_client
 from tests.faults.sdk import journal
 from tests.faults.sdk.journal import Event
 from tests.faults.sdk.storm import Order
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 15.0
 KILLED: Final = -9
 
 
@@ -86,7 +86,13 @@ class Peer:
     _news: trio.Event = field(default_factory=trio.Event)
 
     async def listen(self) -> None:
-        async for message in self.client.messages():
+        """Take what comes, also from a store that fails now and then."""
+        messages = self.client.messages()
+        while True:
+            try:
+                message = await anext(messages)
+            except errors.StoreFailed:
+                continue
             self.arrived.append(message.text)
             self._news.set()
             self._news = trio.Event()
@@ -108,9 +114,15 @@ class Peer:
 @asynccontextmanager
 async def peer(path: Path, server: str, name: str) -> AsyncIterator[Peer]:
     """Somebody who is there all the time."""
-    async with open_client(path, server=server, accept_everyone=True) as client, trio.open_nursery() as nursery:
+    async with open_client(path, server=server, accept_everyone=True) as client:
         await client.register(name)
-        found = Peer(client)
-        nursery.start_soon(found.listen)
-        yield found
-        nursery.cancel_scope.cancel()
+        found, raised = Peer(client), None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(found.listen)
+            try:
+                yield found
+            except Exception as error:  # carried past the nursery, which would wrap it in a group
+                raised = error
+            nursery.cancel_scope.cancel()
+        if raised is not None:
+            raise raised

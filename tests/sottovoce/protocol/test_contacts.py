@@ -42,7 +42,7 @@ def shown(person: Person) -> list[str]:
 def requested(person: Person) -> list[list[str]]:
     """What waits to be accepted, account by account."""
     with person.store.transaction() as tables:
-        return [[message.text for message in messages] for _, messages in tables.inbox.waiting()]
+        return [[message.text for message in messages] for _, messages, _ in tables.inbox.waiting()]
 
 
 def name(person: Person) -> str:
@@ -131,11 +131,18 @@ def test_who_accepts_everyone_is_shown_a_strangers_first_message(alice: Person, 
     assert shown(bob) == ["hello"], "blocked is blocked"
 
 
-def test_one_stranger_leaves_a_bounded_request(asked: tuple[Person, Person]) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("REQUEST_MESSAGES", 2), ("REQUEST_BYTES", 9), ("REQUESTS_BYTES", 9)])
+def test_one_stranger_leaves_a_bounded_request_and_what_is_not_kept_is_counted(
+    asked: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
     alice, bob = asked
-    outcomes = [bob.read(alice.write(bob, str(number), NOW), NOW) for number in range(contacts.REQUEST_MESSAGES)]
-    assert outcomes == [Outcome.NEW] * (contacts.REQUEST_MESSAGES - 1) + [Outcome.DROPPED]
-    assert len(bob.texts()) == contacts.REQUEST_MESSAGES
+    monkeypatch.setattr(contacts, limit, value)
+    assert bob.read(alice.write(bob, "asks", NOW), NOW) is Outcome.NEW
+    for _ in range(2):
+        assert bob.read(alice.write(bob, "asks again", NOW), NOW) is Outcome.DROPPED
+    with bob.store.transaction() as tables:
+        ((_, messages, dropped),) = tables.inbox.waiting()
+    assert ([message.text for message in messages], dropped) == (["may I", "asks"], 2)
 
 
 def test_many_strangers_leave_a_bounded_number_of_requests(

@@ -1,4 +1,4 @@
-"""The spec pages of sessions, contents and store name only what exists, and every marked rule has what holds it."""
+"""The spec pages of sessions, contents, contacts and store name only what exists, and every marked rule has what holds it."""
 
 import ast
 import re
@@ -13,7 +13,9 @@ SPEC = ROOT / "protocol-spec"
 #: Where a name's first part may lie. Two modules are called `sessions`: a name is one of either.
 ROOMS = ("sottovoce.protocol", "sottovoce.store", "sottovoce.crypto", "sottovoce", "sottovoce_wire")
 NAME = re.compile(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`")
-MARK = re.compile(r"\[(S\d+)\]")
+MARK = re.compile(r"\[([SKE]\d+)\]")
+#: The pages whose rules have marks.
+MARKED = ("sessions", "contacts")
 
 
 def exists(name: str) -> bool:
@@ -32,7 +34,7 @@ def exists(name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("page", ["sessions", "content", "store"])
+@pytest.mark.parametrize("page", ["sessions", "content", "contacts", "store"])
 def test_every_function_that_a_page_names_exists(page: str) -> None:
     named = NAME.findall((SPEC / f"{page}.md").read_text("utf-8"))
     named = [name for name in named if not name.startswith("sottovoce_wire.") and not name.endswith((".md", ".py"))]
@@ -42,12 +44,13 @@ def test_every_function_that_a_page_names_exists(page: str) -> None:
 
 def test_every_marked_rule_has_a_test_or_a_planted_fault() -> None:
     rules: dict[str, list[str]] = tomllib.loads(Path(__file__).with_name("musts.toml").read_text("utf-8"))
-    assert set(rules) == set(MARK.findall((SPEC / "sessions.md").read_text("utf-8")))
+    assert set(rules) == {mark for page in MARKED for mark in MARK.findall((SPEC / f"{page}.md").read_text("utf-8"))}
     assert {mark: missing for mark, named in rules.items() if (missing := set(named) - known()) or not named} == {}
 
 
-def test_every_must_of_the_sessions_page_has_a_mark() -> None:
-    paragraphs = (SPEC / "sessions.md").read_text("utf-8").split("\n\n")
+@pytest.mark.parametrize("page", MARKED)
+def test_every_must_of_a_page_with_marks_has_one(page: str) -> None:
+    paragraphs = (SPEC / f"{page}.md").read_text("utf-8").split("\n\n")
     assert [paragraph for paragraph in paragraphs if "MUST" in paragraph and not MARK.search(paragraph)] == []
 
 

@@ -12,6 +12,7 @@ from sottovoce import errors
 from sottovoce.crypto import primitives
 from sottovoce.store import database, schema
 from sottovoce.store.database import COMMITS_IN_LOG, Tables, open_store
+from sottovoce.store.unlock import Passphrase, unlock_by
 from sottovoce_wire.ids import AccountId
 
 NAME = "conspicuous-name"
@@ -23,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def make(path: Path, passphrase: str | None = None) -> None:
-    store = open_store(path, passphrase)
+    store = open_store(path, unlock_by(passphrase))
     with store.transaction() as tables:
         tables.peers.pin_name(NAME, AccountId(bytes(32)))
     store.close()
@@ -200,10 +201,10 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Pa
 def test_a_wrong_passphrase_is_refused_and_the_right_one_opens(path: Path) -> None:
     make(path, "correct horse")
     with pytest.raises(errors.WrongPassphrase):
-        open_store(path, "battery staple")
+        open_store(path, Passphrase("battery staple"))
     with pytest.raises(errors.PassphraseNeeded):
         open_store(path)
-    open_store(path, "correct horse").close()
+    open_store(path, Passphrase("correct horse")).close()
 
 
 def test_a_deleted_key_leaves_no_bytes_in_the_open_database(path: Path) -> None:
@@ -238,7 +239,7 @@ def test_wiped_keys_leave_the_write_ahead_log_too(path: Path) -> None:
 
 def test_an_empty_passphrase_is_refused_before_anything_is_made(path: Path) -> None:
     with pytest.raises(errors.InvalidInput):
-        open_store(path, "")
+        open_store(path, unlock_by(""))
     assert list(path.parent.iterdir()) == []
 
 
@@ -281,11 +282,11 @@ def test_a_log_that_cannot_be_emptied_does_not_make_a_commit_look_failed(
 
     with monkeypatch.context() as patched:
         patched.setattr(database, "_empty_log", fail)
-        for number in range(COMMITS_IN_LOG + 1):
+        while len(tried) < 2:
+            assert not tried or store.is_log_due
             with store.transaction() as tables:
-                tables.peers.pin_name(f"{NAME}{number}", AccountId(bytes(32)))
-    assert len(tried) == 2
+                tables.peers.pin_name(f"{NAME}{len(tried)}", AccountId(bytes(32)))
     with store.transaction() as tables:
-        assert tables.peers.named(f"{NAME}{COMMITS_IN_LOG}") == bytes(32)
+        assert tables.peers.named(f"{NAME}1") == bytes(32)
     assert path.with_name("store.db-wal").stat().st_size == 0
     store.close()

@@ -3,6 +3,7 @@
 At each moment the files are looked at as a cut would leave them, in several ways, and opened as a store.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,101 +11,38 @@ from pathlib import Path
 import pytest
 
 from sottovoce import errors
-from sottovoce.crypto.message_key import MessageKey
-from sottovoce.protocol import contacts, sessions
-from sottovoce.protocol.content import Text
-from sottovoce.protocol.opening import Opener
-from sottovoce.protocol.state import Outgoing
-from sottovoce.registration import own_of, prepare
 from sottovoce.store import database
 from sottovoce.store.database import open_store
 from sottovoce.store.keyfile import key_path
-from sottovoce_wire.frames import Ttl
-from sottovoce_wire.ids import MessageId
+from sottovoce.store.witness import state_folder
 from tests.faults import scale
-from tests.sottovoce.people import ORIGIN, Person, make_person
+from tests.sottovoce.people import make_person
 from tests.sottovoce.store.power import Cut, Disk, disk_at
+from tests.sottovoce.store.talk import Conversation, keys_used, reopen
 
-NOW = 1_800_000_000
-#: Every so many moments are looked at; each in the full run.
-STRIDE = 1 if scale.FULL else 29
-PAGE = 3
-
-
-def send(person: Person, other: Person, text: str) -> Outgoing:
-    """As a client sends: the message and the state that it used, in one transaction."""
-    person.sent += 1
-    content = Text(MessageId(person.sent.to_bytes(16, "big")), NOW * 1000, text)
-    with person.store.transaction() as tables:
-        (envelope,) = sessions.fan_out(tables, person.own, other.own.account_id, content, Ttl.MONTH, NOW)
-        tables.outbox.add(envelope, NOW)
-    return envelope
+#: Every so many moments are looked at, in so many turns of the conversation.
+STRIDE, TURNS = (1, 40) if scale.FULL else (37, 11)
 
 
-def take_in(person: Person, page: list[bytes]) -> None:
-    """As a client receives: a page in one transaction."""
-    with person.store.transaction() as tables:
-        for envelope in page:
-            person.opener.receive(tables, envelope, NOW * 1000, sealed_only=False)
+@pytest.fixture(autouse=True)
+def _own_witnesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
 
 
-def befriend(person: Person, other: Person) -> None:
-    with person.store.transaction() as tables:
-        tables.peers.put(other.peer())
-        contacts.accept(tables, other.own.account_id)
-
-
-@dataclass
-class Said:
-    """What was reported durable until now: bodies in the outbox, the keys that they used, envelopes received."""
-
-    sent: list[bytes] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    received: list[bytes] = field(default_factory=list)
-
-
-class Conversation:
-    """Alice on the disk, Bob on another; each writes, and Alice says what she was told is durable."""
-
-    def __init__(self, alice: Person, bob: Person, keys: list[bytes]) -> None:
-        self.alice, self.bob, self.keys = alice, bob, keys
-        self.said = Said()
-        self.coming: list[bytes] = []  # all that Bob ever sent, also what Alice has not confirmed
-        befriend(alice, bob)
-        befriend(bob, alice)
-        alice.meet(bob, NOW)
-
-    def turn(self, number: int) -> None:
-        for half in ("first", "second"):
-            envelope = send(self.alice, self.bob, f"to Bob {number}, {half} half")
-            self.said.sent.append(envelope.body)
-            self.said.keys.append(self.keys[-1])
-            self.bob.read(envelope, NOW)
-            if half == "first" and number % 4 == 1:  # in the middle of a chain, whose next key is then decided
-                self.alice.store.tidy()
-        page = [self.bob.write(self.alice, f"to Alice {number}.{n}", NOW).body for n in range(PAGE)]
-        self.coming += page
-        take_in(self.alice, page)
-        self.said.received += page
-
-
-@pytest.fixture
-def keys_used(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The message keys that anybody encrypts under, in order."""
-    used: list[bytes] = []
-    genuine = MessageKey.encrypt
-
-    def encrypt(self: MessageKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
-        used.append(self.key)
-        return genuine(self, nonce, plaintext, associated_data)
-
-    monkeypatch.setattr(MessageKey, "encrypt", encrypt)
-    return used
+def turn(conversation: Conversation, number: int) -> None:
+    conversation.write()
+    if number % 4 == 1:  # in the middle of a chain, whose next key is then decided
+        conversation.alice.store.tidy()
+    conversation.write()
+    conversation.answer()
+    conversation.receive()
 
 
 def restore(disk: Disk, folder: Path, left: dict[str, bytes]) -> Path:
-    """Put what a cut has left into a folder of its own."""
+    """Put what a cut has left into a folder of its own, and beside it the witnesses, of which it takes nothing."""
     folder.mkdir()
+    if state_folder().exists():
+        shutil.copytree(state_folder(), folder / "state", ignore=shutil.ignore_patterns("*.lock"))
     for name, content in left.items():
         (folder / name).write_bytes(content)
     path = folder / "alice.db"
@@ -113,50 +51,6 @@ def restore(disk: Disk, folder: Path, left: dict[str, bytes]) -> Path:
         key_path(path).write_bytes(key.read_bytes())
         key_path(path).chmod(0o600)
     return path
-
-
-def reopen(path: Path) -> Person:
-    store = open_store(path)
-    assert store.pragma("integrity_check") == "ok"
-    with store.transaction() as tables:
-        own = own_of(tables, prepare(tables, ORIGIN, ORIGIN))
-    return Person(store, own, Opener(own))
-
-
-def complaints(conversation: Conversation, path: Path, keys: list[bytes]) -> list[str]:
-    """What is wrong with the store that a cut has left at `path`."""
-    said, found, kept = conversation.said, [], keys.copy()
-    alice = reopen(path)
-    try:
-        with alice.store.transaction() as tables:
-            bodies = [waiting.outgoing.body for waiting in tables.outbox.batch(ORIGIN, [])]
-        if bodies[: len(said.sent)] != said.sent or len(bodies) > len(said.sent) + 1:
-            found.append(f"{len(said.sent)} messages were safe in the outbox, {len(bodies)} are there")
-        if alice.texts()[: len(said.received)] != texts(said.received):
-            found.append("what was confirmed to the relay is not there")
-        if not write_on(alice, conversation.bob):
-            found.append("a session is gone")
-        elif keys[-1] in said.keys:
-            found.append("a key that was used on the wire is used again")
-        take_in(alice, conversation.coming)  # the relay says all of it again
-        if alice.texts() != texts(conversation.coming) or alice.undecryptable():
-            found.append(f"of {len(conversation.coming)} messages {len(alice.texts())} are shown")
-    finally:
-        alice.store.close()
-        keys[:] = kept
-    return found
-
-
-def write_on(person: Person, other: Person) -> bool:
-    """Write a message more; False if there is no session to write it on."""
-    with person.store.transaction() as tables:
-        text = Text(MessageId(bytes(16)), NOW * 1000, "the next")
-        return bool(sessions.fan_out(tables, person.own, other.own.account_id, text, Ttl.MONTH, NOW))
-
-
-def texts(envelopes: list[bytes]) -> list[str]:
-    """What Bob has said in so many envelopes."""
-    return [f"to Alice {number // PAGE}.{number % PAGE}" for number in range(len(envelopes))]
 
 
 @dataclass
@@ -190,15 +84,22 @@ class Watch:
         self.found += [f"moment {self.moments}, {cut.value} is left: {complaint}" for complaint in complaints]
 
 
-def talk_until_the_power_goes(folder: Path, keys: list[bytes], turns: int, synchronous: str | None = None) -> Watch:
+def look_at(conversation: Conversation, path: Path) -> list[str]:
+    alice = reopen(path, conversation.alice.own, path.parent / "state")
+    try:
+        return conversation.complaints(alice)
+    finally:
+        alice.store.close()
+
+
+def talk_until_the_power_goes(folder: Path, turns: int, synchronous: str | None = None) -> Watch:
     (folder / "cuts").mkdir()
-    with disk_at(folder / "disk", synchronous=synchronous) as disk:
+    with keys_used() as keys, disk_at(folder / "disk", synchronous=synchronous) as disk:
         alice, bob = make_person(disk.folder / "alice.db"), make_person(folder / "bob.db")
         conversation = Conversation(alice, bob, keys)
-        watch = Watch(disk, folder / "cuts", lambda path: complaints(conversation, path, keys))
-        disk.before = watch
+        disk.before = watch = Watch(disk, folder / "cuts", lambda path: look_at(conversation, path))
         for number in range(turns):
-            conversation.turn(number)
+            turn(conversation, number)
         disk.before = lambda: None
         alice.store.close()
         bob.store.close()
@@ -206,10 +107,10 @@ def talk_until_the_power_goes(folder: Path, keys: list[bytes], turns: int, synch
 
 
 def test_a_power_cut_between_any_two_writes_takes_back_nothing_that_was_reported(
-    tmp_path: Path, keys_used: list[bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "COMMITS_IN_LOG", 7)
-    watch = talk_until_the_power_goes(tmp_path, keys_used, turns=40 if scale.FULL else 14)
+    watch = talk_until_the_power_goes(tmp_path, TURNS)
     assert watch.found == []
     assert watch.looked > 2 * watch.moments // STRIDE, "most moments must have several things that a cut can leave"
 
@@ -219,9 +120,9 @@ def test_a_power_cut_between_any_two_writes_takes_back_nothing_that_was_reported
     [("normal", ("are there", "confirmed", "used again")), ("off", ("are there", "confirmed", "is gone"))],
 )
 def test_the_watch_sees_what_a_store_loses_that_does_not_wait_for_the_disk(
-    tmp_path: Path, keys_used: list[bytes], synchronous: str, losses: tuple[str, ...]
+    tmp_path: Path, synchronous: str, losses: tuple[str, ...]
 ) -> None:
-    watch = talk_until_the_power_goes(tmp_path, keys_used, turns=3, synchronous=synchronous)
+    watch = talk_until_the_power_goes(tmp_path, turns=3, synchronous=synchronous)
     for loss in losses:
         assert any(loss in complaint for complaint in watch.found), loss
 
@@ -230,8 +131,11 @@ def test_a_power_cut_while_a_store_is_made_leaves_one_that_opens(tmp_path: Path)
     (tmp_path / "cuts").mkdir()
 
     def look(path: Path) -> list[str]:
-        reopen(path).store.close()
-        return []
+        store = open_store(path, state=path.parent / "state")
+        complaints = [] if store.pragma("integrity_check") == "ok" else ["it is damaged"]
+        complaints += ["it is taken for a copy"] if store.is_restored else []
+        store.close()
+        return complaints
 
     with disk_at(tmp_path / "disk") as disk:
         disk.before = watch = Watch(disk, tmp_path / "cuts", look)

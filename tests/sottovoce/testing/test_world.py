@@ -4,15 +4,18 @@ import socket
 import threading
 from collections import Counter
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from sottovoce import Client, errors, testing
+from sottovoce import Client, errors, events, testing
 from sottovoce.testing import Delivered, World
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
+
+E = TypeVar("E")
 
 
 @pytest.fixture
@@ -49,6 +52,15 @@ async def nothing_more(client: Client) -> bool:
         await texts(client, 1)
         return False
     return True
+
+
+async def event(client: Client, kind: type[E]) -> E:
+    """The next event of a kind."""
+    with trio.fail_after(60):
+        async for found in client.events():
+            if isinstance(found, kind):
+                return found
+    raise AssertionError("events end")
 
 
 def delivered_to(world: World, name: str) -> list[Delivered]:
@@ -99,6 +111,27 @@ async def test_a_stranger_s_message_waits_unless_everyone_is_accepted(
     assert len(await bob.requests()) == 1
 
 
+async def test_receipts_take_seconds_of_the_world_s_time(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    began = trio.current_time()
+    sent = await alice.send("bob", "have you read this")
+    await texts(bob, 1)
+    with trio.fail_after(60):
+        await sent.wait_read()
+    assert trio.current_time() - began >= 1
+
+
+async def test_who_sends_no_receipts_is_silent(autojump_clock: MockClock, world: World, alice: Client) -> None:
+    bob = await world.person("bob", accept_everyone=True, receipts=False)
+    await acquaint(alice, bob)
+    sent = await alice.send("bob", "have you read this")
+    await texts(bob, 1)
+    with pytest.raises(trio.TooSlowError), trio.fail_after(3600):
+        await sent.wait_delivered()
+
+
 async def test_somebody_is_in_a_world_once(autojump_clock: MockClock, world: World, alice: Client) -> None:
     with pytest.raises(ValueError, match="alice is here already"):
         await world.person("alice")
@@ -118,6 +151,13 @@ async def test_whoever_crashes_goes_on_with_their_store(
     with trio.fail_after(60):
         again = await anext(bob.messages())
     assert (shown.text, again.text, again.id) == ("are you there", "are you there", shown.id)
+
+
+async def test_a_crashed_client_reaches_its_store_no_more(autojump_clock: MockClock, world: World, bob: Client) -> None:
+    await world.crash("bob")
+    await world.person("bob", accept_everyone=True)
+    with pytest.raises(errors.StoreFailed):
+        await anext(bob.messages())
 
 
 async def test_a_crashed_client_reads_what_was_sent_meanwhile(
@@ -212,15 +252,16 @@ async def test_a_sender_that_is_told_to_try_again_is_shown_once(
     assert first.body == second.body
 
 
-async def test_a_relay_may_take_a_message_and_say_that_it_refused(
+async def test_what_a_relay_takes_and_calls_refused_is_shown_once(
     autojump_clock: MockClock, world: World, alice: Client, bob: Client
 ) -> None:
     await acquaint(alice, bob)
+    before = len(world.wire.between("alice", "bob"))
     world.faults.lie(to="bob")
-    sent = await alice.send("bob", "taken")
-    with pytest.raises(errors.DeliveryFailed):
-        await sent.wait_sent()
+    await alice.send("bob", "taken")
     assert await texts(bob, 1) == ["taken"]
+    assert await nothing_more(bob)
+    assert world.wire.between("alice", "bob")[before].body in [each.body for each in delivered_to(world, "bob")]
 
 
 async def test_a_full_queue_is_tried_again(autojump_clock: MockClock, world: World, alice: Client, bob: Client) -> None:
@@ -291,7 +332,7 @@ async def test_what_nobody_fetches_in_time_expires(
     world.clock.advance(hours=2)
     bob = await world.person("bob", accept_everyone=True)
     assert await texts(bob, 1) == ["for a day"]
-    assert bob.expired == 1
+    assert (await event(bob, events.MessagesExpired)).count == 1
 
 
 async def test_messages_carry_the_world_s_time(

@@ -1,0 +1,104 @@
+"""The counter inside the store, which its witness outside follows: how a copy that was put back is noticed, and what is
+done about it before anybody can send.
+
+Both go up at every opening and whenever the log is emptied; the store first, so that a witness is never ahead of the
+store that it belongs to. Spec: store.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import apsw
+
+from ..crypto import primitives
+from ..crypto.prekeys import OwnPrekeys
+from ..events import StoreRestored, WitnessUnwritable
+from ..protocol import healing
+from . import witness
+from .witness import Witness
+
+if TYPE_CHECKING:
+    from .database import Store, Tables
+
+#: Prekeys are numbered with 32 bits. A clock that is further ahead than this must not use them up.
+NUMBERS: Final = 2**32 - 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The counter, and whose it is. `is_witnessed`: the last opening left a witness."""
+
+    store_id: bytes
+    count: int
+    is_witnessed: bool
+
+
+class CounterTable:
+    """Table `counter`."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._execute = connection.execute
+
+    def get(self) -> Count:
+        """The counter; made now, at 0, if the store has none."""
+        self._execute("INSERT OR IGNORE INTO counter VALUES (1, ?, 0, 0)", (primitives.random_bytes(16),))
+        store_id, count, is_witnessed = self._execute("SELECT store_id, count, is_witnessed FROM counter").get
+        return Count(store_id, count, bool(is_witnessed))
+
+    def set(self, count: int) -> None:
+        """The count from now on."""
+        self._execute("UPDATE counter SET count = ?", (count,))
+
+    def set_witnessed(self, is_witnessed: bool) -> None:
+        """Whether this opening has left a witness."""
+        self._execute("UPDATE counter SET is_witnessed = ?", (is_witnessed,))
+
+
+def begin(store: "Store", folder: Path) -> tuple[Witness | None, bool]:
+    """Count an opening: the witness, if it can be written, and whether the store was put back from a copy. Then it has
+    started anew. Raises StoreFailed, StoreInUse."""
+    with store.transaction() as tables:
+        own = tables.counter.get()
+    found = witness.open_witness(folder, own.store_id)
+    try:
+        seen = witness.read_count(folder, own.store_id) if found is None else found.count
+        is_restored = own.is_witnessed if seen is None else seen > own.count
+        count = max(own.count, seen or 0) + 1
+        with store.transaction() as tables:
+            tables.counter.set(count)
+            if is_restored:
+                start_anew(tables, int(time.time()))
+        _leave_witness(store, found, count, own)
+    except BaseException:
+        if found is not None:
+            found.close()
+        raise
+    return found, is_restored
+
+
+def _leave_witness(store: "Store", found: Witness | None, count: int, own: Count) -> None:
+    """Take the witness along, and note in the store whether that worked: only one that was left can be missed."""
+    is_witnessed = found is not None and found.write(count, is_synced=True)
+    if is_witnessed == own.is_witnessed and is_witnessed:
+        return
+    with store.transaction() as tables:
+        tables.counter.set_witnessed(is_witnessed)
+        if not is_witnessed:
+            tables.events.add(WitnessUnwritable(datetime.now(UTC)))
+
+
+def start_anew(tables: "Tables", now: int) -> None:
+    """A state that was left behind: nothing is sent under its sessions, and nothing is published under a number that
+    the keyserver may know with another meaning. `now` in unix seconds."""
+    healing.restored(tables, now)
+    above = now if now < NUMBERS else 0
+    tables.account.skip_to(above)
+    tables.prekeys.skip_to(above)
+    account, current = tables.account.get(), tables.prekeys.current()
+    if account is not None and current is not None:
+        record_id = max(current.record_id + 1, above)
+        tables.prekeys.add(OwnPrekeys.generate(account.device, account.root.account_id, record_id, now))
+    tables.events.add(StoreRestored(datetime.fromtimestamp(now, UTC)))

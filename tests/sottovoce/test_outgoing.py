@@ -1,0 +1,179 @@
+"""What becomes of a message: its handle, from the outbox to the last receipt, and how it fails or is taken back."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from sottovoce import Client, errors, events
+from sottovoce.message import Status
+from sottovoce.testing import World
+from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
+from sottovoce_wire.errors import Code
+from sottovoce_wire.frames import Ttl
+from tests.sottovoce.worlds import acquaint, look, texts, until
+
+
+@pytest.fixture
+def world(sottovoce_world: World) -> World:
+    return sottovoce_world
+
+
+@pytest.fixture
+async def alice(world: World) -> Client:
+    return await world.person("alice", accept_everyone=True)
+
+
+@pytest.fixture
+async def bob(world: World) -> Client:
+    return await world.person("bob", accept_everyone=True)
+
+
+async def told(client: Client) -> list[events.Event]:
+    """The events that are here, but for those of connections."""
+    found = [event async for event in client.events(timeout=0)]
+    return [event for event in found if not isinstance(event, events.ConnectionChanged)]
+
+
+async def test_a_message_waits_is_sent_is_delivered_and_read(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    with world.faults.offline("alice"):
+        sent = await alice.send("bob", "a long way")
+        assert await sent.status() is Status.WAITING
+    with world.faults.offline("bob"):
+        await until(sent.wait_sent)
+        assert await sent.status() is Status.SENT
+    await until(sent.wait_delivered)
+    assert await sent.status() is Status.DELIVERED
+    assert await texts(bob, 1) == ["a long way"]
+    await until(sent.wait_read)
+    assert await sent.status() is Status.READ
+    assert await told(alice) == []
+
+
+async def test_a_handle_is_found_again_by_its_id(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    sent = await alice.send("bob", "hello")
+    await until(sent.wait_sent)
+    assert await alice.sent(sent.id) is sent
+    await world.crash("alice")
+    alice = await world.person("alice", accept_everyone=True)
+    again = await alice.sent(sent.id)
+    assert again.id == sent.id
+    assert await texts(bob, 1) == ["hello"]
+    await until(again.wait_read)
+
+
+@pytest.mark.parametrize("unknown", ["", "no", "00" * 16, "00" * 17, "é" * 32])
+async def test_an_id_that_is_none_has_no_handle(autojump_clock: MockClock, alice: Client, unknown: str) -> None:
+    with pytest.raises(errors.InvalidInput):
+        await alice.sent(unknown)
+
+
+async def test_a_handle_says_its_id_and_nothing_else(autojump_clock: MockClock, alice: Client, bob: Client) -> None:
+    sent = await alice.send("bob", "a secret")
+    assert repr(sent) == f"<Sent {sent.id}>"
+
+
+# --- Failing ---
+
+
+async def test_a_refused_message_fails_on_the_handle_and_as_an_event(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    world.faults.refuse(Code.ENVELOPE_TOO_LARGE, to="bob")
+    sent = await alice.send("bob", "too large for this relay")
+    for waiting in (sent.wait_sent, sent.wait_delivered, sent.wait_read):
+        with pytest.raises(errors.DeliveryFailed, match="envelope_too_large"):
+            await until(waiting)
+    assert await sent.status() is Status.FAILED
+    (event,) = await told(alice)
+    assert isinstance(event, events.MessageFailed)
+    assert (event.message_id, event.account_id, event.reason) == (sent.id, bob.account_id, "envelope_too_large")
+
+
+async def test_a_message_that_waits_longer_than_it_lives_fails(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    with world.faults.offline("alice"):
+        sent = await alice.send("bob", "news", ttl=Ttl.HOUR)
+        world.clock.advance(hours=1)
+        with pytest.raises(errors.DeliveryFailed, match="expired"):
+            await until(sent.wait_sent)
+    assert await sent.status() is Status.FAILED
+    assert [type(event) for event in await told(alice)] == [events.MessageFailed]
+
+
+# --- Cancelling ---
+
+
+async def test_a_message_that_no_connection_had_is_taken_back(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    with world.faults.offline("alice"):
+        sent = await alice.send("bob", "on second thoughts")
+        assert await sent.cancel()
+        assert await sent.status() is Status.CANCELLED
+        assert not await sent.cancel()
+        await alice.send("bob", "instead")
+    with pytest.raises(errors.DeliveryFailed, match="cancelled"):
+        await sent.wait_sent()
+    assert await texts(bob, 1) == ["instead"]
+    assert await told(alice) == []
+
+
+async def test_whoever_waits_for_a_message_hears_that_it_was_taken_back(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    with world.faults.offline("alice"):
+        sent = await alice.send("bob", "never mind")
+
+        async def wait() -> None:
+            with pytest.raises(errors.DeliveryFailed, match="cancelled"):
+                await sent.wait_read()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await sent.cancel()
+
+
+async def test_a_message_that_a_relay_may_have_is_not_taken_back(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    """The relay says that it has no room: it was asked, and could have lied."""
+    await acquaint(alice, bob)
+    world.faults.refuse(Code.QUEUE_FULL, to="bob", retry_after=5)
+    sent = await alice.send("bob", "too late")
+    await trio.sleep(1)
+    assert await sent.status() is Status.WAITING
+    assert not await sent.cancel()
+    await until(sent.wait_sent)
+    assert not await sent.cancel()
+    assert await texts(bob, 1) == ["too late"]
+
+
+# --- Order ---
+
+
+async def test_messages_arrive_in_the_order_of_sending_though_others_are_held_back(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    """Bob's queue is full, Carol's is not: Carol's go out, and Bob's keep their order."""
+    carol = await world.person("carol", accept_everyone=True)
+    await acquaint(alice, bob)
+    await acquaint(alice, carol)
+    world.faults.refuse(Code.QUEUE_FULL, 3, to="bob", retry_after=30)
+    for number in range(100):
+        await alice.send("bob", str(number))
+        await alice.send("carol", str(number))
+    assert await texts(carol, 100) == [str(number) for number in range(100)]
+    assert await look(alice, lambda tables: tables.outbox.size()) > 0
+    assert await texts(bob, 100) == [str(number) for number in range(100)]
