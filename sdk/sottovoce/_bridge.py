@@ -91,6 +91,8 @@ class Call(Generic[T]):
                 self._results.append(await self._function())
         except trio.Cancelled:
             pass  # the client is being closed
+        except BaseExceptionGroup as group:
+            self._error = group.split(trio.Cancelled)[1]  # nothing, if the client is being closed
         except BaseException as error:
             self._error = error
         if self._scope.cancel_called:

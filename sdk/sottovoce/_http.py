@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import httpcore
+import httpx
 import trio
 
 from sottovoce_wire import limits
@@ -19,7 +20,7 @@ PROXIED_TIMEOUT: Final = 40.0
 ANSWER_WITHIN: Final = 20.0
 #: A connection is used again within so many seconds.
 KEPT_OPEN: Final = 5.0
-_HEADERS: Final = (("Content-Type", "application/json"), ("Accept-Encoding", "identity"))
+_HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 def is_untrusted(error: BaseException | None) -> bool:
@@ -36,10 +37,12 @@ class Http:
         self._origin = origin
         self._proxy = proxy
         self._connecting = CONNECT_TIMEOUT if proxy is None else PROXIED_TIMEOUT
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context() if origin.startswith("https:") else None,
-            keepalive_expiry=KEPT_OPEN,
-            network_backend=httpcore.TrioBackend() if proxy is None else _Proxied(proxy),
+        self._client = httpx.AsyncClient(
+            transport=_Transport(proxy),
+            timeout=httpx.Timeout(None, connect=self._connecting),
+            headers=_HEADERS,
+            trust_env=False,
+            follow_redirects=False,
         )
 
     async def request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -52,25 +55,19 @@ class Http:
         problem = f"no answer from {self._origin}"
         try:
             with trio.fail_after(self._connecting + ANSWER_WITHIN):
-                async with self._pool.stream(
-                    method,
-                    self._origin + path,
-                    content=body or None,
-                    headers=[*_HEADERS, *headers.items()],
-                    extensions={"timeout": {"connect": self._connecting}},
-                ) as response:
-                    return response.status, await self._bounded(response)
-        except (httpcore.TimeoutException, httpcore.NetworkError, trio.TooSlowError) as error:
+                async with self._client.stream(method, self._origin + path, content=body, headers=headers) as response:
+                    return response.status_code, await self._bounded(response)
+        except (httpx.TimeoutException, httpx.NetworkError, trio.TooSlowError) as error:
             if is_untrusted(error):
                 problem = f"the certificate of {self._origin} is not trusted"
             raise errors.ServerUnreachable(problem) from None
-        except (httpcore.ProtocolError, UnicodeError, ValueError):
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError):
             raise errors.WrongServer(f"{self._origin} does not speak HTTP as expected") from None
 
-    async def _bounded(self, response: httpcore.Response) -> bytes:
+    async def _bounded(self, response: httpx.Response) -> bytes:
         received = bytearray()
         with trio.CancelScope() as reading:
-            async for piece in response.aiter_stream():
+            async for piece in response.aiter_raw():
                 received += piece
                 if len(received) > limits.MAX_DIRECTORY_BODY:
                     reading.cancel()  # raised in the next read, it unwinds the library's generators in order
@@ -80,7 +77,20 @@ class Http:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._pool.aclose()
+        await self._client.aclose()
+
+
+class _Transport(httpx.AsyncHTTPTransport):
+    """httpx on the system's certificates, and through a proxy as `proxies` speaks to it: for WebSockets and HTTP alike.
+
+    It has no way to say how to connect, so that its pool is made here; the minor version is pinned."""
+
+    def __init__(self, proxy: Proxy | None) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(),
+            keepalive_expiry=KEPT_OPEN,
+            network_backend=httpcore.TrioBackend() if proxy is None else _Proxied(proxy),
+        )
 
 
 class _Proxied(httpcore.AsyncNetworkBackend):

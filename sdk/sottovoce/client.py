@@ -158,7 +158,7 @@ class Client:
         """Why there is no connection at present, or None. The client goes on trying."""
         if self._receiver is not None and self._receiver.trouble is not None:
             return self._receiver.trouble
-        return next(iter(self._sender.trouble.values()), None)
+        return next(iter([*self._sender.trouble.values()]), None)  # a copy: other threads may ask
 
     async def register(self, username: str) -> None:
         """Make an account and claim `username` (2 to 32 of a-z, 0-9, dot, underscore, hyphen, a letter first).

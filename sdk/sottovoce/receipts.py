@@ -91,14 +91,22 @@ class Receipts:
         room = min(OUTBOX_ENOUGH - sum(waiting.values()), AT_ONCE)
         envelopes: list[Outgoing] = []
         for account_id in due:
-            if len(envelopes) < room and waiting.get(account_id, 0) < ENOUGH_FOR_ONE:
-                envelopes += _tell(tables, own, account_id, now)
+            enough = min(room - len(envelopes), ENOUGH_FOR_ONE - waiting.get(account_id, 0))
+            envelopes += _tell(tables, own, account_id, enough, now)
         for envelope in envelopes:
             tables.outbox.add(envelope, now)
         return {envelope.address.origin for envelope in envelopes}
 
 
-def _tell(tables: Tables, own: Own, account_id: AccountId, now: int) -> list[Outgoing]:
+def _tell(tables: Tables, own: Own, account_id: AccountId, enough: int, now: int) -> list[Outgoing]:
+    """Receipts for one account, until there are enough for now."""
+    envelopes: list[Outgoing] = []
+    while len(envelopes) < enough and (more := _tell_some(tables, own, account_id, now)):
+        envelopes += more
+    return envelopes
+
+
+def _tell_some(tables: Tables, own: Own, account_id: AccountId, now: int) -> list[Outgoing]:
     try:
         with tables.savepoint():  # one that is refused must not have moved a ratchet
             return receipts.give(tables, own, account_id, now)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sottovoce import sending
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import (
     Ack,
@@ -28,7 +29,7 @@ from sottovoce_wire.frames import (
     SendResults,
     Welcome,
 )
-from sottovoce_wire.ids import EnvelopeId, QueueId
+from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey
 from tests.faults import scale
 from tests.faults.sdk.between import Cut, Mischief, bad_server
 from tests.faults.sdk.journal import lost_or_twice
@@ -36,7 +37,7 @@ from tests.faults.sdk.world import peer
 from tests.servers import ServerProcess
 
 #: Messages in one direction while nobody is there to read them, and while both are.
-ABSENT, PRESENT = (200, 200) if scale.FULL else (30, 15)
+ABSENT, PRESENT = (200, 200) if scale.FULL else (30, 8)
 
 
 class Counting(Mischief):
@@ -145,6 +146,27 @@ class Lying(Counting):
         return [frame]
 
 
+class Refusing(Counting):
+    """Takes nothing for now, now and then."""
+
+    def heard(self, frames: list[ClientFrame]) -> Sequence[ClientFrame]:
+        return [self._spoilt(frame) if isinstance(frame, Send) and self.turn(2) else frame for frame in frames]
+
+    def _spoilt(self, frame: Send) -> Send:
+        items = [
+            SendItem(item.queue, SendKey(bytes(32)), item.envelope_id, item.ttl, item.body) for item in frame.items
+        ]
+        return Send(frame.request, items)
+
+    def said(self, frames: list[RelayFrame]) -> Sequence[RelayFrame]:
+        return [self._later(frame) if isinstance(frame, SendResults) else frame for frame in frames]
+
+    def _later(self, frame: SendResults) -> SendResults:
+        code = self.rng.choice((Code.TRY_AGAIN, Code.QUEUE_FULL))
+        results = [result if result.code is Code.ACCEPTED else SendResult(code, 1) for result in frame.results]
+        return SendResults(frame.request, results)
+
+
 class Raving(Counting):
     """Says what no relay may say."""
 
@@ -169,10 +191,11 @@ class Raving(Counting):
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("kind", [Losing, Repeating, Corrupting, Reordering, Lying, Raving])
+@pytest.mark.parametrize("kind", [Losing, Repeating, Corrupting, Reordering, Lying, Refusing, Raving])
 async def test_a_bad_relay_makes_nobody_lose_or_see_anything_twice(
-    hidden_server: ServerProcess, tmp_path: Path, kind: type[Counting]
+    hidden_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Counting]
 ) -> None:
+    monkeypatch.setattr(sending, "SOONEST_RETRY", 0.01)
     name = kind.__name__.lower()
     alice_says, bob_says = ([f"{who} {number}" for number in range(ABSENT + PRESENT)] for who in ("alice", "bob"))
     mischief = kind()

@@ -98,7 +98,9 @@ async def test_both_ends_killed_at_once_lose_and_repeat_nothing(server: ServerPr
         assert await bob.live(name="both-bob") == 0
         assert await alice.live(name="both-alice", to="both-bob", texts=["hello"]) == 0
         assert await bob.live(to="both-alice", texts=["hello to you"], until=["hello"]) == 0
-        chosen_points = chosen(await alice.points(to="both-bob", texts=[f"counted {n}" for n in range(4)], until=["hello to you"]))
+        chosen_points = chosen(
+            await alice.points(to="both-bob", texts=[f"counted {n}" for n in range(4)], until=["hello to you"])
+        )
         for here, there in zip(chosen_points, reversed(chosen_points), strict=True):
             await together(alice, bob, here, there)
         async with trio.open_nursery() as nursery:
