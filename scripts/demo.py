@@ -259,8 +259,26 @@ async def step(what: str) -> AsyncIterator[None]:
         raise DemoError(f"{what}: not done within {_STEP_SECONDS:.0f} s")
 
 
+async def let_in(bob: Person, count: int) -> None:
+    """Bob has never heard of whoever has written. Raises DemoError if nobody has."""
+    began = trio.current_time()
+    process = await bob.start("requests")
+    output = Lines(process)
+    asking = await output.read() or ""
+    while await output.read() is not None:
+        pass
+    await bob.finish(process, "requests")
+    who, _, writes = asking.partition(" ")
+    if writes != "writes":
+        raise DemoError(f"nobody has written to bob: {asking!r}")
+    took = trio.current_time() - began
+    say("bob", f"comes back, fetches and decrypts all of it: {per_second(count, took)}.")
+    say("", f"a stranger has written, {who[:7]}…; who is not accepted waits, and learns nothing. He accepts")
+    await bob.run("accept", who)
+
+
 async def receive_all(bob: Person, text: Text) -> None:
-    """Bob comes back, and everything must be there, in order, byte for byte. Raises DemoError if not."""
+    """Everything must be there, in order, byte for byte. Raises DemoError if not."""
     began = trio.current_time()
     process = await bob.start("listen", "--json", "--count", str(len(text.lines)))
     first = last = 0.0
@@ -275,7 +293,7 @@ async def receive_all(bob: Person, text: Text) -> None:
     content = ("\n".join(message["text"] for message in arrived) + ending).encode()
     if content != text.content:
         raise DemoError(f"what arrived is not what was sent: {first_difference(arrived, text)}")
-    say("bob", f"comes back: the first message is there after {first:.2f} s,")
+    say("bob", f"reads: the first message is there after {first:.2f} s,")
     say("", f"all {len(arrived):,} after {per_second(len(arrived), last)}; in order and byte for byte the same")
     for message in arrived[: len(GREETINGS)]:
         say(message["name"] or f"{message['sender'][:7]}…", message["text"][:100])
@@ -394,6 +412,7 @@ async def play(text: Text, stage: Stage) -> None:
 
     print("\nBob is back:")
     async with step("receiving"):
+        await let_in(bob, len(text.lines))
         await receive_all(bob, text)
 
     print("\nBoth are online:")

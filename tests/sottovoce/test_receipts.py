@@ -161,11 +161,11 @@ async def test_an_outbox_that_does_not_empty_gets_no_more_receipts(
     monkeypatch.setattr(receipts, "ENOUGH_FOR_ONE", 2)
     await acquaint(alice, bob)
     world.faults.refuse(Code.QUEUE_FULL, None, to="alice", retry_after=LONG)
-    for number in range(5 * MAX_RECEIPT):
+    for number in range(4 * MAX_RECEIPT):  # fewer than ask for a sign of life
         await alice.send("bob", str(number))
     await trio.sleep(LONG)
     assert await look(bob, lambda tables: tables.outbox.size()) == 2
-    assert await look(bob, owed) == 3 * MAX_RECEIPT
+    assert await look(bob, owed) == 2 * MAX_RECEIPT
     world.faults.clear()
     await until_nothing_is_owed(bob)
 
@@ -202,6 +202,11 @@ def forget_sessions(tables: Tables) -> None:
     tables.routing._tags.clear()
 
 
+def repeats(tables: Tables) -> list[int]:
+    """How often each message was sent once more."""
+    return [count for (count,) in tables.sent._execute("SELECT repeats FROM sent_messages ORDER BY position")]
+
+
 async def test_what_was_lost_with_a_session_comes_once_more_in_order_and_is_shown_once(
     autojump_clock: MockClock, world: World, alice: Client, bob: Client
 ) -> None:
@@ -231,12 +236,9 @@ async def test_what_has_a_receipt_is_not_sent_again(
     await acquaint(alice, bob)
     await until((await alice.send("bob", "seen")).wait_delivered)
     await look(bob, forget_sessions)
-    before = len(world.wire.between("alice", "bob"))
     await bob.send("alice", "I have lost everything")
     await trio.sleep(mending.EVERY + LONG)
-    handshake_and_receipts = world.wire.between("alice", "bob")[before:]
-    assert all(envelope.is_sealed for envelope in handshake_and_receipts[:1])
-    assert [message.text async for message in bob.messages(timeout=LONG)] == ["seen"]
+    assert await look(alice, repeats) == [0, 0]
 
 
 async def test_a_text_is_wiped_once_there_is_a_receipt_or_after_a_week(
@@ -279,7 +281,7 @@ async def test_an_address_that_the_relay_does_not_know_is_looked_up_once_more(
     await acquaint(alice, bob)
     world.faults.refuse(Code.REFUSED, to="bob")
     sent = [await alice.send("bob", text) for text in ("one", "two")]
-    assert await texts(bob, 2) == ["one", "two"]
+    assert sorted(await texts(bob, 2)) == ["one", "two"]
     for each in sent:
         await until(each.wait_read)
     await alice.send("bob", "three")

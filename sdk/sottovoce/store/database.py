@@ -42,6 +42,10 @@ _PRAGMAS: Final = (
 )
 #: The write-ahead log holds older versions of pages, and so keys that were wiped since; it is emptied this often.
 COMMITS_IN_LOG: Final = 64
+DAMAGED: Final = (
+    "close it; sottovoce.check_store says what is damaged, sottovoce.read_intact reads the messages that are left;"
+    " then restore the store and the .key file beside it from one backup"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Store:
         """All that the block writes becomes durable when it ends, or nothing if it raises. Raises StoreFailed.
 
         Not `is_synced`: it survives this program, but a power cut may take it back until the next that is."""
-        with _translated(), nullcontext() if is_synced else self._unsynced():
+        with translated(), nullcontext() if is_synced else self._unsynced():
             self._connection.execute("BEGIN IMMEDIATE")
             routing = self._routing_now()
             try:
@@ -178,7 +182,7 @@ class Store:
 
     def tidy(self) -> None:
         """Take what was wiped out of the write-ahead log too, if anything was written since. Raises StoreFailed."""
-        with _translated():
+        with translated():
             if self._commits:
                 self._empty_log()
 
@@ -200,7 +204,7 @@ class Store:
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
         """Within a transaction: what the block writes is taken back if it raises. Raises StoreFailed."""
-        with _translated():
+        with translated():
             self._connection.execute("SAVEPOINT part")
             routing = self._routing_now()
             try:
@@ -245,7 +249,7 @@ def open_store(path: Path, unlock: Unlock = KEY_FILE, *, state: Path | None = No
 
 def open_memory_store() -> Store:
     """A new store that is kept in memory alone: the same tables and transactions, no file, no lock, no witness."""
-    with _translated():
+    with translated():
         connection = apsw.Connection(":memory:")
         connection.pragma("trusted_schema", "off")
         _upgrade(connection)
@@ -284,7 +288,7 @@ def _key(path: Path, unlock: Unlock) -> bytes:
 
 
 def _connect(path: Path, key: bytes) -> apsw.Connection:
-    with _translated():
+    with translated():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = apsw.Connection(str(path))
         try:
@@ -328,14 +332,16 @@ def _empty_log(connection: apsw.Connection) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """SQLite's errors as ours. Their texts name no data."""
     try:
         yield
     except apsw.BusyError:
         raise errors.StoreInUse("another program is using the store") from None
-    except (apsw.NotADBError, apsw.CorruptError):
+    except apsw.NotADBError:
         raise errors.StoreUnreadable("the file is not an intact store, or its key file belongs to another") from None
+    except apsw.CorruptError:
+        raise errors.StoreUnreadable("the store is damaged", hint=DAMAGED) from None
     except apsw.FullError:
         raise errors.StoreFailed("the disk is full") from None
     except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError):

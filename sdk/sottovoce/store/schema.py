@@ -197,7 +197,7 @@ STEPS: Final = (
         due_at INTEGER NOT NULL,              -- milliseconds
         UNIQUE (message_id, account_id)
     );
-    CREATE INDEX receipts_due_of_account ON receipts_due (account_id, kind, position);
+    CREATE INDEX receipts_due_of_account ON receipts_due (account_id, position); -- not of kind, which changes
     CREATE TABLE envelopes_seen (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         digest BLOB NOT NULL UNIQUE

@@ -1,4 +1,4 @@
-"""How a store is unlocked, as types. What lies in the key file for each is keyfile's; nothing here is read or written."""
+"""How a store is unlocked: types. What lies in the key file for each is keyfile's; nothing is read or written here."""
 
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias

@@ -1,7 +1,7 @@
 """The witness: a small file outside the store's folder that remembers how far the store's counter had come.
 
-Whoever puts a store back from a copy puts back its whole folder; a witness that lay there would go back with it. Nothing
-of what a store holds stands here. Spec: store.
+Whoever puts a store back from a copy puts back its whole folder; a witness that lay there would go back with it.
+Nothing of what a store holds stands here. Spec: store.
 """
 
 import os
@@ -39,6 +39,7 @@ class Witness:
         try:
             self._file.seek(0)
             self._file.write(head + primitives.sha256(head)[:_CHECK])
+            self._file.truncate()
             if is_synced:
                 os.fsync(self._file.fileno())
                 keyfile.sync_folder(self._path.parent)
@@ -65,8 +66,8 @@ def state_folder() -> Path:
 
 
 def open_witness(folder: Path, store_id: bytes) -> Witness | None:
-    """The witness of a store, made if missing; None if it cannot be written. Raises StoreInUse if a copy of the store is
-    open."""
+    """The witness of a store, made if missing; None if it cannot be written. Raises StoreInUse if a copy of the store
+    is open."""
     path = folder / store_id.hex()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from tests.faults.sdk import journal
 from tests.faults.sdk.journal import Event
 from tests.faults.sdk.storm import Order
 
-PATIENCE: Final = 15.0
+PATIENCE: Final = 60.0
 KILLED: Final = -9
 
 

@@ -13,7 +13,7 @@ class InMemory(KeyringBackend):
     priority = 0  # never chosen by itself
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # the package's own
         self.entries: dict[tuple[str, str], str] = {}
 
     def get_password(self, service: str, username: str) -> str | None:

@@ -15,6 +15,7 @@ from sottovoce.store.unlock import KEY_FILE, Keyring, Passphrase, Unlock
 from tests.sottovoce.store.keyrings import InMemory, using
 
 HORSE = Passphrase("correct horse")
+NOWHERE, NOTHING = fail.Keyring(), null.Keyring()  # type: ignore[no-untyped-call] # the package's own
 WAYS: list[Unlock] = [KEY_FILE, HORSE, Keyring()]
 
 
@@ -192,13 +193,13 @@ def test_a_keyring_without_the_entry_or_with_another_is_one_clear_error(path: Pa
 
 
 def test_a_machine_without_a_keyring_says_so_and_makes_no_store(path: Path) -> None:
-    with using(fail.Keyring()), pytest.raises(errors.KeyringUnavailable, match="NoKeyringError"):
+    with using(NOWHERE), pytest.raises(errors.KeyringUnavailable, match="NoKeyringError"):
         keyfile.create_key(path, Keyring())
     assert not path.exists()
 
 
 def test_a_keyring_that_keeps_nothing_is_found_out_before_the_key_depends_on_it(path: Path) -> None:
-    with using(null.Keyring()), pytest.raises(errors.KeyringUnavailable):
+    with using(NOTHING), pytest.raises(errors.KeyringUnavailable):
         keyfile.create_key(path, Keyring())
     assert not path.exists()
 
