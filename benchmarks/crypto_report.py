@@ -76,7 +76,8 @@ def table(ours: Figures, peers: Mapping[str, Figures], bounds: Figures) -> list[
     for row in ROWS:
         value = ours.get(row.key)
         cells = "".join(f"{_beside(row, value, theirs):>22}" for theirs in peers.values())
-        lines.append(f"{row.key:18} {_shown(value):>9} {_goal(row):>9}  {_verdict(row, value):12}{cells}   {row.what}")
+        head = f"{row.key:18} {_shown(value):>9} {goal_text(row):>9}  {verdict(row, value):12}"
+        lines.append(f"{head}{cells}   {row.what}")
         if value is not None and not row.is_met(value) and row.key in bounds:
             lines.append(_what_stops(row, bounds[row.key]))
     return lines
@@ -86,13 +87,15 @@ def _shown(value: float | None) -> str:
     return "–" if value is None else shown(value)
 
 
-def _goal(row: Row) -> str:
+def goal_text(row: Row) -> str:
+    """The goal with its sign; nothing if there is none."""
     if row.goal is None:
         return ""
     return f"{'≥' if row.more_is_better else '≤'} {row.goal:,g}"
 
 
-def _verdict(row: Row, value: float | None) -> str:
+def verdict(row: Row, value: float | None) -> str:
+    """Met, MISSED, not measured; nothing where there is no goal."""
     if value is None:
         return "not measured"
     if row.goal is None:

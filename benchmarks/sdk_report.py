@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .crypto_report import Row
+from .crypto_report import Row, goal_text, verdict
 from .report import Figures, Floor, shown
 from .sdk_floors import PAGE
 
@@ -39,30 +39,16 @@ def table(figures: Figures, floors: Figures) -> list[str]:
     for row in ROWS:
         value = figures.get(row.key)
         measured = "–" if value is None else shown(value)
-        lines.append(f"{row.key:18} {measured:>9} {_goal(row):>9}  {_verdict(row, value):12}   {row.what}")
+        lines.append(f"{row.key:18} {measured:>9} {goal_text(row):>9}  {verdict(row, value):12}   {row.what}")
         if value is not None and not row.is_met(value) and row.key in FLOORS and floors:
             lines.append(_what_stops(row, FLOORS[row.key], floors))
     return lines
 
 
-def _goal(row: Row) -> str:
-    if row.goal is None:
-        return ""
-    return f"{'≥' if row.more_is_better else '≤'} {row.goal:,g}"
-
-
-def _verdict(row: Row, value: float | None) -> str:
-    if value is None:
-        return "not measured"
-    if row.goal is None:
-        return ""
-    return "met" if row.is_met(value) else "MISSED"
-
-
 def _what_stops(row: Row, floor: Floor, floors: Figures) -> str:
     bound = floor.bound(floors)
-    verdict = "allows the goal: the rest is ours" if row.is_met(bound) else "is what stops it"
-    return f"{'':18} {shown(bound):>9} {'floor':>9}  {verdict} ({floor.reason})"
+    words = "allows the goal: the rest is ours" if row.is_met(bound) else "is what stops it"
+    return f"{'':18} {shown(bound):>9} {'floor':>9}  {words} ({floor.reason})"
 
 
 def other_lines(figures: Figures) -> list[str]:

@@ -1,5 +1,11 @@
 """Sottovoce for asyncio programs: the trio client's nouns as coroutines, under any event loop.
 
+    async with sottovoce.aio.open_client("alice.db", server="https://chat.example") as me:
+        await me.register("alice")
+        await me.send("bob", "hello")
+        async for message in me.messages():
+            await message.reply("heard you")
+
 Here is how an asyncio task waits. What a client does stands in the trio client alone, and its docstrings speak for
 both: where they say *cancellation*, that of the asyncio task is meant, `asyncio.timeout` included.
 """

@@ -28,6 +28,7 @@ from .message import Message, Sent
 from .network import Internet, Network
 from .outgoing import Writer
 from .people import Contact, People, Request, SafetyNumber, checked, moment
+from .protocol import contact_key
 from .protocol.opening import Opener
 from .protocol.state import Own
 from .receipts import Receipts
@@ -132,7 +133,7 @@ class Client:
         self._sender = Sender(local, origin, nursery, self._settled, network, self._connection_changed, self._mend)
         self._receipts = Receipts(local, self._sender.wake, is_on=choices.receipts)
         self._incoming = Incoming(local, self.send, self._receipts)
-        self._people = People(local, directory, origin, self._arrived)
+        self._people = People(local, directory, origin, self._arrived, self._renew_contact_key)
         self._writer = Writer(local, directory, self._sender.wake)
         self._registering = trio.Lock()
         self._receiver: Receiver | None = None
@@ -239,15 +240,24 @@ class Client:
         raise errors.ServerUnreachable("the relay does not answer")
 
     async def _upkeep(self, account: Account) -> None:
-        """Renew prekeys whenever their schedule says so. A keyserver that is away is asked again the next time."""
+        """Renew prekeys whenever their schedule says so, and the contact key where blocking had to wait for it. A
+        keyserver that is away is asked again the next time."""
         while True:
             try:
+                await self._renew_contact_key()
                 await self._registration.renew(account)
             except errors.SottovoceError:
                 pass  # what cannot go on without it says so itself, when something is sent
             except Exception as error:
                 unexpected(error)
             await trio.sleep(UPKEEP_EVERY)
+
+    async def _renew_contact_key(self) -> None:
+        """Have the relay hear of a new key of the contact queue at once, if one is due."""
+        now = self._local.now_ms() // 1000
+        due = await self._local.transact(lambda tables: contact_key.due(tables, now))
+        if due is not None and self._receiver is not None:
+            self._receiver.renew()
 
     def _connection_changed(self, now: Connection) -> None:
         trouble = "" if now.trouble is None else str(now.trouble)
@@ -346,7 +356,10 @@ class Client:
         await self._people.answer(who, "decline")
 
     async def block(self, who: str) -> None:
-        """Show nothing of an account from now on, and send it nothing. It is not told."""
+        """Show nothing of an account from now on, and send it nothing. It is not told.
+
+        If it was a contact, the others are given a new key to this device's contact queue, and the one that it has is
+        worth what a stranger's is; after more than 50 in a month that can take 12 hours."""
         await self._people.answer(who, "block")
 
     async def unblock(self, who: str) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Final, Generic, TypeVar
 import trio
 
 from . import errors
-from .store.database import Store, Tables
+from .store.contract import StoreContract
+from .store.database import Tables
 
 T = TypeVar("T")
 #: Seconds. With COMMITS_IN_LOG, how long a wiped key can be read by somebody who has the files and the store's key.
@@ -62,7 +63,7 @@ class Local:
     `inline`: without a thread, for a store that waits for no disk. `clock` gives milliseconds since 1970.
     """
 
-    def __init__(self, store: Store, *, inline: bool = False, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, store: StoreContract, *, inline: bool = False, clock: Callable[[], int] = now_ms) -> None:
         self._store = store
         self._inline = inline
         self._clock = clock
@@ -79,7 +80,8 @@ class Local:
 
         Works run in the order of the calls. Those that wait at the same time share one commit, each in a part of its
         own, so that one that raises takes nothing of the others along. Not `is_synced`: what it wrote survives the end
-        of this program, however it ends, and a power cut from the next synced commit on.
+        of this program, however it ends, and a power cut from the next synced commit on; it runs at once, in the
+        caller's thread, where nothing else is under way.
         Cancellation: while it waits, nothing happened; once begun, it runs to its end and the result stands.
         """
         return await self._take_turn(_Turn(work, is_synced=is_synced))
@@ -160,6 +162,7 @@ class Local:
         if self._waiting:
             self._begin()
 
+    @trio.lowlevel.enable_ki_protection
     def _run(self, turns: list[_Turn[Any]]) -> None:
         """One that is alone, or several works and their commit. If that fails, none of them happened."""
         try:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import trio
 
@@ -13,6 +14,9 @@ from sottovoce_wire.ids import MessageId, account_id_text
 from . import errors
 from .people import moment
 from .store.inbox import Unhandled
+
+#: The failure of a message that the application took back.
+CANCELLED: Final = "cancelled"
 
 
 class Status(StrEnum):
@@ -43,10 +47,6 @@ class Progress:
         if self.failure is not None:
             return Status.CANCELLED if self.failure == CANCELLED else Status.FAILED
         return Status.WAITING if self.waiting else Status.SENT
-
-
-#: The failure of a message that the application took back.
-CANCELLED = "cancelled"
 
 
 class Sent:

@@ -94,11 +94,19 @@ class SafetyNumber:
 class People:
     """The accounts that one client knows."""
 
-    def __init__(self, local: Local, directory: Directory, server: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        local: Local,
+        directory: Directory,
+        server: str,
+        changed: Callable[[], None],
+        blocked: Callable[[], Awaitable[None]],
+    ) -> None:
         self._local = local
         self._directory = directory
         self._server = server
         self._changed = changed
+        self._blocked = blocked
         self._names: dict[str, AccountId] = {}
 
     async def resolve(self, who: str) -> AccountId:
@@ -142,6 +150,8 @@ class People:
 
         await self._local.transact(work)
         self._changed()
+        if answer == "block":
+            await self._blocked()
 
     async def contacts(self) -> list[Contact]:
         """Every contact and every blocked account."""

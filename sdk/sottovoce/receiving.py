@@ -10,19 +10,19 @@ import trio
 
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import GapReason
-from sottovoce_wire.ids import MessageId, QueueId, send_key_hash
+from sottovoce_wire.ids import MessageId, QueueId, SendKey, send_key_hash
 
 from . import errors, events
 from .backoff import Backoff
 from .connection import Connection, Watched
 from .local import Local, unexpected
 from .network import Link, Network
-from .protocol import healing, relay_link
+from .protocol import contact_key, healing, relay_link
 from .protocol.opening import Opener
 from .protocol.reading import Outcome
 from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
 from .protocol.state import Own
-from .store.account import CONTACT, INTAKE
+from .store import account
 from .store.database import Tables
 
 #: Envelopes taken in with one commit.
@@ -67,6 +67,8 @@ class Receiver:
         self._backoff = Backoff()
         self._connection = Watched(own.contact.origin, "receive", changed)
         self._behind: set[QueueId] = set()
+        self._is_stale = self._has_new_key = False
+        self._listening = trio.CancelScope()
         self.ready = trio.Event()
         self.caught_up = trio.Event()
 
@@ -88,16 +90,24 @@ class Receiver:
                 self._connection.down(_refusal(origin, fault, self._invite_code))
             except Exception as error:
                 self._connection.down(unexpected(error))
+            else:  # it is renewed
+                continue
             await self._backoff.wait()
 
+    def renew(self) -> None:
+        """Connect anew as soon as what came is stored: there is another key for the relay to know."""
+        self._is_stale = True
+        self._listening.cancel()
+
     async def _talk(self, origin: str, link: Link) -> None:
-        queues = await self._local.transact(_queues)
+        self._is_stale = False
+        queues = await self._local.transact(self._queues)
         self._behind = {queue.owner.queue_id for queue in queues}
         owner = OwnerLink(origin, queues, self._invite_code)
         await link.send(relay_link.hello())
         with trio.move_on_after(READY_WITHIN) as proving:
-            while True:
-                happened, answers = owner.receive(await _next_message(link))
+            while (heard := await self._hear(link)) is not None:
+                happened, answers = owner.receive(heard)
                 for message in answers:
                     await link.send(message)
                 await self._note_expired(happened)
@@ -105,11 +115,30 @@ class Receiver:
                     if isinstance(event, Ready):
                         proving.deadline = inf
                     await self._handle(owner, link, event)
+            return
         raise errors.ServerUnreachable(f"the relay at {origin} does not open the queues")
+
+    async def _hear(self, link: Link) -> bytes | None:
+        """The next message; None if the connection is to be renewed."""
+        with trio.CancelScope() as self._listening:
+            return None if self._is_stale else await _next_message(link)
+        return None
+
+    def _queues(self, tables: Tables) -> list[OwnQueue]:
+        """This device's queues, with the key that the contact queue is to have from now on, if one is due."""
+        new_key = contact_key.due(tables, self._local.now_ms() // 1000)
+        self._has_new_key = new_key is not None
+        return [
+            _as_said(tables.account.queue(account.INTAKE)),
+            _as_said(tables.account.queue(account.CONTACT), new_key),
+        ]
 
     async def _handle(self, owner: OwnerLink, link: Link, event: Event) -> None:
         match event:
             case Ready():
+                if self._has_new_key:
+                    now = self._local.now_ms() // 1000
+                    await self._local.transact(lambda tables: contact_key.replaced(tables, now))
                 self._backoff.succeed()
                 self._connection.up()
                 self.ready.set()
@@ -173,6 +202,9 @@ async def _next_message(link: Link) -> bytes:
     raise errors.ServerUnreachable("the relay has fallen silent")
 
 
-def _queues(tables: Tables) -> list[OwnQueue]:
-    queues = [tables.account.queue(kind) for kind in (INTAKE, CONTACT)]
-    return [OwnQueue(queue.owner, ((send_key_hash(queue.send_key), queue.key_class),)) for queue in queues]
+def _as_said(queue: account.OwnQueue, new_key: SendKey | None = None) -> OwnQueue:
+    """The queue as the relay hears of it."""
+    key = send_key_hash(queue.send_key)
+    if new_key is None:
+        return OwnQueue(queue.owner, ((key, queue.key_class),))
+    return OwnQueue(queue.owner, ((key, queue.key_class), (send_key_hash(new_key), queue.key_class)), demoted=(key,))

@@ -17,9 +17,8 @@ from .crypto.identity import DeviceKeys, OwnerKey, RootKey
 from .crypto.prekeys import OwnPrekeys
 from .directory import CounterConflict, Directory, Signer
 from .local import Local
-from .protocol.content import ContactAddress
 from .protocol.opening import ACCEPTED_HANDSHAKES
-from .protocol.state import Own
+from .protocol.state import ContactQueue, Own
 from .store.account import CONTACT, INTAKE, Account, OwnQueue
 from .store.database import Tables
 
@@ -37,7 +36,7 @@ WIPE_AFTER: Final = 31 * limits.DAY
 def own_of(tables: Tables, account: Account) -> Own:
     """What the session manager needs to know of this device. The relay must be known."""
     queue = tables.account.queue(CONTACT)
-    contact = ContactAddress(account.relay or "", queue.owner.queue_id, queue.send_key)
+    contact = ContactQueue(account.relay or "", queue.owner.queue_id)
     return Own(
         account.server, account.root.account_id, account.root.public, account.device, account.device_list, contact
     )

@@ -250,15 +250,21 @@ class _Relay:
 
 
 def _record(tables: Tables, waiting: Waiting, code: Code, now_ms: int) -> None:
-    device = waiting.outgoing.account_id, waiting.outgoing.device_id
     if code is Code.ACCEPTED:
         tables.outbox.remove(waiting.position)
     elif code is Code.ID_CONFLICT:
         tables.outbox.rename(waiting.position, EnvelopeId(primitives.random_bytes(16)))
-    elif code is Code.REFUSED and healing.refused(tables, *device, now_ms // 1000):
-        tables.outbox.refuse(waiting.position)
+    elif code is Code.REFUSED:
+        _record_refused(tables, waiting, now_ms)
     elif code not in RETRYABLE:
         failed(tables, waiting, code.name.lower(), now_ms)
+
+
+def _record_refused(tables: Tables, waiting: Waiting, now_ms: int) -> None:
+    """The relay does not know the address. If there is hope of another, the envelope waits for what comes of it."""
+    device = waiting.outgoing.account_id, waiting.outgoing.device_id
+    if tables.outbox.refuse(waiting.position) and not healing.refused(tables, *device, now_ms // 1000):
+        failed(tables, waiting, "refused", now_ms)
 
 
 def _item(waiting: Waiting) -> SendItem:

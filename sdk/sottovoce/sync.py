@@ -1,7 +1,14 @@
 """Sottovoce for programs that block: the trio client's nouns, each call waiting in the thread that makes it.
 
+    with sottovoce.sync.open_client("alice.db", server="https://chat.example") as me:
+        me.register("alice")
+        me.send("bob", "hello").wait_sent(timeout=10)
+        for message in me.messages():
+            message.reply("heard you")
+
 Here is how a blocking program waits. What a client does stands in the trio client alone, and its docstrings speak for
-both: where they say *cancellation*, read Ctrl-C, or a timeout where one can be given.
+both: where they say *cancellation*, read Ctrl-C, or a timeout where one can be given. Several threads may use one
+client; after its block, or when another thread ends that, calls raise ClientClosed.
 """
 
 import threading

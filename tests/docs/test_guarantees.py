@@ -9,7 +9,6 @@ import pytest
 from trio.testing import MockClock
 
 from sottovoce.testing import World
-from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from tests.docs.pages import text_of
 
 ROOT = Path(__file__).parents[2]

@@ -1,5 +1,7 @@
 """What the pages define is called as their text says, by people of the testing kit: every line of it runs."""
 
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -7,7 +9,6 @@ from trio.testing import MockClock
 import sottovoce
 from sottovoce import errors, events
 from sottovoce.testing import World
-from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from tests.docs import pages
 from tests.docs.pages import running
 
@@ -152,6 +153,34 @@ async def test_delivery(sottovoce_world: World, autojump_clock: MockClock, nurse
         )
         with sottovoce_world.faults.offline("alice"):
             assert await page.names["change_ones_mind"](alice)
+
+
+async def test_stores(server: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "alice.db")
+    with running("stores") as page:
+        await page.names["open_guarded"](path, server, "one")
+        with pytest.raises(errors.PassphraseNeeded):
+            await _say(path, server, "nothing")
+        page.names["unguard"](path, "one")
+        await _say(path, server, *map(str, range(400)))
+        assert page.names["look"](path) == "intact"
+        page.names["guard"](path, "two")
+        assert page.names["look"](path, "two") == "intact"
+        whole = (tmp_path / "alice.db").read_bytes()
+        assert set(page.names["rescue"](path, "two")) == {str(number) for number in range(400)}
+        (tmp_path / "alice.db").write_bytes(whole[: len(whole) // 2])
+        assert page.names["look"](path, "two").startswith("damaged: ")
+        assert set(page.names["rescue"](path, "two")) < {str(number) for number in range(400)}
+
+
+async def _say(path: str, server: str, *texts: str) -> None:
+    """Somebody says these to the person whose store it is."""
+    async with sottovoce.open_client(path, server=server, accept_everyone=True) as alice:
+        async with sottovoce.open_client(f"{path}.friend", server=server) as friend:
+            await friend.register("friend")
+            for text in texts:
+                await friend.send("alice", text)
+        assert sorted([await hear(alice) for _ in texts]) == sorted(texts)
 
 
 def test_every_page_with_definitions_is_called_here() -> None:

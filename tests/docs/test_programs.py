@@ -14,7 +14,6 @@ import trio
 
 from sottovoce import Client, open_client
 from tests.docs.pages import blocks, pages, programs
-from tests.servers import running_server
 from tests.sottovoce.proxy_servers import proxy_server
 
 BIN = Path(sys.executable).parent
@@ -22,13 +21,6 @@ PRINTED_ADDRESS = "http://127.0.0.1:8480"
 PATIENCE = 60.0
 
 PROGRAMS = {name: text for page in pages() if page != "testing" for name, text in programs(page).items()}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server for all tests of this file: each uses names of its own."""
-    with running_server(tmp_path_factory.mktemp("docs") / "server") as running:
-        yield running.url
 
 
 def environment(server: str) -> dict[str, str]:

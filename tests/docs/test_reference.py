@@ -9,6 +9,7 @@ import zlib
 from html import escape
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,15 @@ from sottovoce import SottovoceError
 from tests.docs.pages import FOLDER
 
 #: Those without an `__all__` offer the classes that are made in them.
-MODULES = ("sottovoce.errors", "sottovoce.events", "sottovoce", "sottovoce.sync", "sottovoce.aio", "sottovoce.testing")
+MODULES = (
+    "sottovoce.errors",
+    "sottovoce.events",
+    "sottovoce",
+    "sottovoce.sync",
+    "sottovoce.aio",
+    "sottovoce.stores",
+    "sottovoce.testing",
+)
 LIST = Path(__file__).with_name("public_names.txt")
 
 
@@ -60,7 +69,7 @@ NAMES = public_names()
 
 def is_told_of(name: str) -> bool:
     """Whether a name needs a docstring of its own: what can be called or looked up. A record tells of its fields."""
-    return callable(NAMES[name]) or isinstance(NAMES[name], property)
+    return isfunction(NAMES[name]) or isinstance(NAMES[name], type | property)
 
 
 def docstring(of: Any) -> str:
@@ -107,7 +116,7 @@ def test_every_error_stands_with_its_code_and_what_to_do(built: Path) -> None:
     page = (built / "reference" / "errors.html").read_text("utf-8")
     errors = [of for of in NAMES.values() if isinstance(of, type) and issubclass(of, SottovoceError)]
     assert len(errors) > 20
-    assert [of for of in errors if f">{of.code}<" not in page or escape(of.hint) not in page] == []
+    assert [of for of in errors if f">{of.code}<" not in page or escape(of.hint, quote=False) not in page] == []
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The trio thread behind the faces: calls that end whatever happens, and a thread that nothing can take from others."""
 
+import asyncio
 import inspect
 import logging
 import re
@@ -137,10 +138,10 @@ def test_calls_under_way_end_when_the_client_is_closed() -> None:
 
     room = Room()
     with hosted(room.open) as host:
-        waiting = [begun(host.call(function)) for function in (trio.sleep_forever, sleep_in_company)]
+        calls = [begun(host.call(function))[0] for function in (trio.sleep_forever, sleep_in_company)]
         say(host, room, "begun")
-    for call, ended in waiting:
-        assert ended.wait(PATIENCE)
+    for call in calls:
+        assert call.has_ended
         with pytest.raises(errors.ClientClosed):
             call.result()
 
@@ -163,6 +164,32 @@ def test_an_opening_that_is_cancelled_leaves_nothing_open() -> None:
     assert ended.wait(PATIENCE)
     assert room.left.is_set()
     _wait(host.close(at_once=True))
+
+
+def test_a_task_of_asyncio_that_is_cancelled_goes_on_when_its_call_has_ended() -> None:
+    told = []
+
+    async def main() -> None:
+        waiting = asyncio.Event()
+        begin = partial(asyncio.get_running_loop().call_soon_threadsafe, waiting.set)
+
+        async def wait() -> None:
+            begin()
+            try:
+                await trio.sleep_forever()
+            finally:
+                told.append("ended")
+
+        task = asyncio.ensure_future(aio._wait(host.call(wait)))
+        await waiting.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert told == ["ended"]
+
+    room = Room()
+    with hosted(room.open) as host:
+        asyncio.run(main())
 
 
 def test_a_call_that_is_cancelled_before_it_began_does_nothing() -> None:
@@ -245,13 +272,13 @@ def test_a_generator_that_is_dropped_on_the_clients_thread_closes_its_client_the
     client = next(held[0])
 
     async def drop() -> None:
+        await trio.lowlevel.checkpoint()
         held.clear()
-        assert client._hosted._left is not None
-        await client._hosted._left.wait()
 
-    _wait(trio_thread().call(drop))
-    with sync.open_client(tmp_path / "a.db", server=NOWHERE) as me:
-        assert me.contacts() == []
+    for step in (drop, trio.lowlevel.checkpoint, trio.lowlevel.checkpoint):
+        _wait(trio_thread().call(step))
+    assert client._hosted._scope.cancel_called
+    _wait(client._hosted.close(at_once=True))
 
 
 def test_when_the_thread_dies_whoever_waits_is_told_and_the_next_gets_another(

@@ -3,6 +3,7 @@
 Two accounts' names stand for whatever a work writes.
 """
 
+import signal
 import threading
 import typing
 from collections.abc import Callable, Iterator
@@ -419,6 +420,18 @@ async def test_inline_everything_happens_in_the_caller_s_thread_in_the_order_of_
     store = open_store(tmp_path / "store.db")
     assert Watched(store).names() == {"kept"}
     store.close()
+
+
+def test_an_interrupt_waits_for_the_end_of_the_work_that_it_falls_into(watched: Watched) -> None:
+    """Between BEGIN and COMMIT it would leave a transaction open for ever."""
+
+    def work(tables: Tables) -> None:
+        signal.raise_signal(signal.SIGINT)
+        tables.peers.pin_name("kept", ACCOUNT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(partial(watched.local.transact, work, is_synced=False))
+    assert watched.names() == {"kept"}
 
 
 def test_a_client_goes_by_the_clock_that_it_is_given(watched: Watched) -> None:

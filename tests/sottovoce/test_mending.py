@@ -18,7 +18,9 @@ from sottovoce.protocol import healing, sessions
 from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Peer, Want
 from sottovoce.store.database import Tables, open_store
-from sottovoce_wire.ids import AccountId, DeviceId
+from sottovoce.store.sent import SentMessage
+from sottovoce_wire.frames import Ttl
+from sottovoce_wire.ids import AccountId, DeviceId, MessageId
 from tests.servers import ServerProcess
 from tests.sottovoce.people import ORIGIN, Person
 from tests.sottovoce.test_client import PATIENCE, open_client, register, take
@@ -215,6 +217,89 @@ async def test_a_sign_of_life_that_is_refused_moves_no_ratchet(alice: Person, bo
     with alice.store.transaction() as tables:
         tables.peers._execute("UPDATE peers SET device_list = ?", (alice.own.device_list,))
         tables.sessions.put(replace(alice.sending(bob), owed=healing.ANSWER_AFTER, answer_by=NOW))
+    before = alice.sending(bob).ratchet.pack()
+    await mender(alice, Keyserver(bob)).mend()
+    assert outbox(alice) == []
+    assert alice.sending(bob).ratchet.pack() == before
+
+
+# --- Once more ---
+
+
+def lose(one: Person, other: Person, count: int) -> None:
+    """Send what does not arrive; the relay has it no longer, and it is due once more."""
+    device = other.own.account_id, other.own.device.device_id
+    with one.store.transaction() as tables:
+        for number in range(count):
+            ids = MessageId(bytes([number]) * 16), other.own.account_id, (device[1],)
+            tables.sent.add(SentMessage(*ids, str(number), Ttl.MONTH, NOW * 1000))
+        tables.sent.want_repeats(*device, NOW)
+
+
+async def test_what_was_lost_goes_out_once_more_in_its_order(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    lose(alice, bob, 100)
+    woken = list[str]()
+    await mender(alice, Keyserver(bob), woken.append).mend()
+    await mender(alice, Keyserver(bob)).mend()
+    with alice.store.transaction() as tables:
+        assert tables.outbox.size() == 100
+        first = tables.outbox.batch(ORIGIN, set())
+        for waiting in first:
+            tables.outbox.remove(waiting.position)
+    assert set(woken) == {ORIGIN}
+    for body in [*[waiting.outgoing.body for waiting in first], *outbox(alice)]:
+        assert bob.read(body, NOW) is Outcome.NEW
+    assert bob.texts()[1:] == [str(number) for number in range(100)]
+
+
+async def test_what_waits_under_a_replaced_session_does_not_go_out_besides(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    waiting = replace(alice.write(bob, "0", NOW), message_id=MessageId(bytes(16)))
+    with alice.store.transaction() as tables:
+        tables.outbox.add(waiting, NOW)
+    lose(alice, bob, 1)
+    before = outbox(alice)
+    await mender(alice, Keyserver(bob)).mend()
+    after = outbox(alice)
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+async def test_repeats_wait_for_an_outbox_that_does_not_empty(
+    talking: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = talking
+    lose(alice, bob, 100)
+    monkeypatch.setattr(mending, "OUTBOX_ENOUGH", 10)
+    await mender(alice, Keyserver(bob)).mend()
+    with alice.store.transaction() as tables:
+        assert tables.outbox.size() == 64
+    monkeypatch.undo()
+    await mender(alice, Keyserver(bob)).mend()
+    with alice.store.transaction() as tables:
+        assert tables.outbox.size() == 100
+
+
+async def test_what_has_no_session_to_go_out_on_is_given_up(talking: tuple[Person, Person]) -> None:
+    """The account has taken the device off its list."""
+    alice, bob = talking
+    lose(alice, bob, 1)
+    with alice.store.transaction() as tables:
+        for session in tables.sessions.of_account(bob.own.account_id):
+            sessions.wipe(tables, session)
+    await mender(alice, Keyserver(bob)).mend()
+    assert outbox(alice) == []
+    with alice.store.transaction() as tables:
+        assert tables.sent.repeats_due(NOW) == []
+
+
+async def test_a_repeat_that_is_refused_moves_no_ratchet(alice: Person, bob: Person) -> None:
+    alice.meet(bob, NOW)
+    alice.write(bob, "hello", NOW)
+    lose(alice, bob, 1)
+    with alice.store.transaction() as tables:
+        tables.peers._execute("UPDATE peers SET device_list = ?", (alice.own.device_list,))
     before = alice.sending(bob).ratchet.pack()
     await mender(alice, Keyserver(bob)).mend()
     assert outbox(alice) == []

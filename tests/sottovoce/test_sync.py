@@ -44,6 +44,10 @@ def test_two_people_talk(shared_server: ServerProcess, tmp_path: Path) -> None:
     with pair(tmp_path, shared_server, "sara", "saul") as (sara, saul):
         sent = sara.send("saul", "hello")
         sent.wait_sent(timeout=PATIENCE)
+        assert sara.sent(sent.id).status() in ("sent", "delivered")
+        assert sent.cancel() is False
+        with pytest.raises(errors.TimedOut):
+            sent.wait_read(timeout=0)
         message = next(iter(saul.messages(timeout=PATIENCE)))
         assert (message.id, message.text, message.attempt) == (sent.id, "hello", 1)
         assert message.sender == message.account_id == sara.account_id

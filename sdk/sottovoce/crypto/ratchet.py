@@ -390,6 +390,12 @@ class Ratchet:
         return body, agreement if fragment is None else pq_ratchet.take(agreement, epoch, fragment, now)
 
     @property
+    def answered_from(self) -> int:
+        """The first of the peer's chains in which it has opened something of what is sent from now on, whatever else
+        of it is lost: each of its chains answers one of ours, and the one that we have begun holds earlier messages."""
+        return self._seen + (2 if isinstance(self._sending, Sending) else 1)
+
+    @property
     def _seen(self) -> int:
         """How many of the peer's chains were seen."""
         return self._receiving.nth if isinstance(self._receiving, Receiving) else 0

@@ -12,7 +12,7 @@ from sottovoce_wire.ids import AccountId, account_id_text
 from sottovoce_wire.records import ListFlag
 
 from .. import events
-from . import sessions
+from . import contact_key, sessions
 from .state import Incoming, Peer, State
 
 #: Messages of one stranger that wait to be accepted, and bytes of their text: what one may have waiting at a relay.
@@ -65,7 +65,11 @@ def decline(state: State, account_id: AccountId) -> None:
 
 
 def block(state: State, account_id: AccountId) -> None:
-    """Show nothing of the account from now on. Its messages are still read, so that its sessions stay whole."""
+    """Show nothing of the account from now on. Its messages are still read, so that its sessions stay whole.
+
+    Only contacts are ever given the key of the contact queue, so that blocking others costs nobody a new one."""
+    if state.peers.is_contact(account_id):
+        contact_key.want(state)
     decline(state, account_id)
     state.peers.block(account_id)
     for session in state.sessions.of_account(account_id):

@@ -76,13 +76,13 @@ def replaced(state: State, before: Session, session: Session, now: int) -> None:
     state.sent.want_repeats(*device, due)
 
 
-def heard(session: Session, now: int, *, on_contact_queue: bool) -> Session:
-    """The session after a message came on it. What comes on the contact queue proves that the peer knows it."""
-    confirmed = session.address_confirmed or on_contact_queue
+def heard(session: Session, now: int, chain: int) -> Session:
+    """The session after a message of this chain of the peer's came on it."""
+    told_from = session.told_from
     return replace(
         session,
         unanswered=None,
-        address_confirmed=confirmed,
+        address_confirmed=session.address_confirmed or (told_from is not None and chain >= told_from),
         heard_at=now,
         failures=0,
         silent=0,

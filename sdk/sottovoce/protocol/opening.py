@@ -71,7 +71,7 @@ class Opener:
         if state.inbox.seen(digest) if is_sealed else state.inbox.seen(digest, _head_digest(envelope)):
             return Outcome.REPEAT
         outcome = (
-            self._receive_sealed(state, envelope, digest, now_ms, sealed_only)
+            self._receive_sealed(state, envelope, digest, now_ms)
             if is_sealed
             else self._receive_message(state, envelope, digest, now_ms)
         )
@@ -219,7 +219,7 @@ class Opener:
 
     # --- Sealed first messages -----------------------------------------------------------------------------------
 
-    def _receive_sealed(self, state: State, envelope: bytes, digest: bytes, now_ms: int, sealed_only: bool) -> Outcome:
+    def _receive_sealed(self, state: State, envelope: bytes, digest: bytes, now_ms: int) -> Outcome:
         unsealed = self._attempt(state, lambda: self._unseal(state, envelope))
         if not isinstance(unsealed, tuple):
             return self._record(state, digest, _reason(unsealed), now_ms)
@@ -229,7 +229,7 @@ class Opener:
             contacts.note_fork(state, first.handshake.account_id, first.device_list, now_ms // 1000)
         if not isinstance(peer, Peer):
             return self._record(state, digest, _reason(peer), now_ms)
-        opened = self._attempt(state, lambda: self._open_first(state, first, recipient, peer, now_ms, sealed_only))
+        opened = self._attempt(state, lambda: self._open_first(state, first, recipient, peer, now_ms))
         if not isinstance(opened, Opened):
             return self._record(state, digest, self._unfinished(state, first, opened, now_ms // 1000), now_ms)
         outcome = self._settle(state, opened)
@@ -267,16 +267,15 @@ class Opener:
         recipient: OwnPrekeys,
         peer: Peer,
         now_ms: int,
-        sealed_only: bool,
     ) -> Opened:
         made = state.sessions.accepted(first.handshake.digest)
         if made is not None:
             known = state.sessions.get(made)
             if known is None:
                 raise _Refused("session_wiped")
-            return self._read_first(state, known, first.message, now_ms, sealed_only)
+            return self._read_first(state, known, first.message, now_ms)
         session, one_time = self._respond(state, recipient, first, now_ms // 1000)
-        opened = self._read_first(state, session, first.message, now_ms, sealed_only, peer)
+        opened = self._read_first(state, session, first.message, now_ms, peer)
         state.sessions.accept(first.handshake.digest, session.session_id, recipient.record_id)
         if one_time is not None:
             state.prekeys.use_one_time(one_time.id)
@@ -308,7 +307,6 @@ class Opener:
         session: Session,
         message: bytes,
         now_ms: int,
-        sealed_only: bool,
         maker: Peer | None = None,
     ) -> Opened:
         """The message inside a sealed one: its session is known, so its tag only says which message it is. `maker`
@@ -323,7 +321,7 @@ class Opener:
         if expected is None:
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message inside is not one of its session")
         found = Found(session.session_id, expected)
-        return self._reader.read(state, session, message, found, now_ms, sealed_only, is_sealed=True, maker=maker)
+        return self._reader.read(state, session, message, found, now_ms, is_sealed=True, maker=maker)
 
 
 def _recognise(state: State, session_ids: Iterable[bytes], message: bytes) -> Found | None:

@@ -69,7 +69,6 @@ class Reader:
         message: bytes,
         found: Found,
         now_ms: int,
-        sealed_only: bool = False,
         *,
         is_sealed: bool = False,
         maker: Peer | None = None,
@@ -85,7 +84,7 @@ class Reader:
         body = decode_body(decrypted.body)
         if maker is not None:
             contacts.learn(state, maker, now)
-        known = healing.heard(session, now, on_contact_queue=not sealed_only)
+        known = healing.heard(session, now, found.expected.chain)
         asks = is_sealed or isinstance(body.content, Text)
         if is_new:
             _add(state, known, now)

@@ -63,6 +63,6 @@ def _room(state: State, own: Own, account_id: AccountId) -> int:
     """How many messages a receipt can name in the smallest size class, beside one's own address if that goes with it;
     one at least."""
     sending = [session for session in state.sessions.of_account(account_id) if session.replaced_at is None]
-    contact = None if all(session.address_confirmed for session in sending) else own.contact
+    contact = None if all(session.address_confirmed for session in sending) else sessions.own_address(state, own)
     empty = encode_body(Body(_LONGEST_VERSION, bytes(8), contact, Receipt(ReceiptKind.READ, [])))
     return max((SHORT - len(empty)) // _ID, 1)

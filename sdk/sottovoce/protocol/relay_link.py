@@ -59,7 +59,7 @@ _EXPECTED: Final[dict[State, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Every queue is proven and delivering (owner), or items can be sent (sender)."""
+    """Every queue is proven, has its send keys and delivers (owner), or items can be sent (sender)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,11 @@ Event: TypeAlias = Ready | Arrived | CaughtUp | Gap | Answered
 
 @dataclass(frozen=True, slots=True)
 class OwnQueue:
-    """A queue to prove: its owner key, and the send keys it must have."""
+    """A queue to prove: its owner key, the send keys it must have, and those of them to be demoted."""
 
     owner: OwnerKey
     send_keys: tuple[tuple[SendKeyHash, KeyClass], ...]
+    demoted: tuple[SendKeyHash, ...] = ()
 
 
 def hello() -> bytes:
@@ -141,9 +142,9 @@ def _check(state: State, frame: frames.RelayFrame) -> None:
 class OwnerLink:
     """A connection that proves queues and receives from them.
 
-    Queues are created if the relay does not know them: saying CreateQueue again is harmless, so a client that died
-    between creating and remembering it needs no other path. `invite_code` is for a relay that does not take everybody,
-    else empty.
+    Queues are created if the relay does not know them: saying CreateQueue again is harmless, and so is demoting a key
+    again, so a client that died between saying and remembering it needs no other path. `invite_code` is for a relay
+    that does not take everybody, else empty.
     """
 
     def __init__(self, origin: str, queues: Sequence[OwnQueue], invite_code: str = "") -> None:
@@ -151,7 +152,7 @@ class OwnerLink:
         self._invite_code = invite_code
         self._queues = {queue.owner.queue_id: queue for queue in queues}
         self._numbers = dict.fromkeys(self._queues, 0)
-        self._unproven = 2 * len(queues)  # each queue: CreateQueue and Receive
+        self._unproven = sum(2 + len(queue.demoted) for queue in queues)  # CreateQueue, DemoteSendKey, Receive
         self._state = State.GREETING
 
     def receive(self, data: bytes) -> tuple[list[Event], list[bytes]]:
@@ -194,13 +195,13 @@ class OwnerLink:
 
     def _prove(self, nonce: bytes) -> list[bytes]:
         out: list[frames.ClientFrame] = []
-        for number, (queue_id, queue) in enumerate(self._queues.items()):
+        for queue_id, queue in self._queues.items():
             keys = [frames.NewSendKey(key_hash, key_class) for key_hash, key_class in queue.send_keys]
             signature = queue.owner.answer(self._origin, nonce)
-            out.append(frames.CreateQueue(2 * number, queue.owner.public, signature, keys, self._invite_code))
-            out.append(
-                frames.Receive(2 * number + 1, queue_id, limits.MAX_UNACKNOWLEDGED, limits.MAX_UNACKNOWLEDGED_BYTES)
-            )
+            out.append(frames.CreateQueue(len(out), queue.owner.public, signature, keys, self._invite_code))
+            for key_hash in queue.demoted:
+                out.append(frames.DemoteSendKey(len(out), queue_id, key_hash))
+            out.append(frames.Receive(len(out), queue_id, limits.MAX_UNACKNOWLEDGED, limits.MAX_UNACKNOWLEDGED_BYTES))
         return [frames.message(*out)]
 
     def _proven(self) -> list[Event]:

@@ -16,7 +16,7 @@ from ..crypto import agreement, identity, prekeys, primitives, sealed
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.ratchet import Ratchet
 from . import healing
-from .content import Acknowledgement, Body, Content, Receipt, Text, encode_body
+from .content import Acknowledgement, Body, ContactAddress, Content, Receipt, Text, encode_body
 from .state import Address, FirstContact, Outgoing, Own, Peer, Session, State, Want
 
 #: Sessions kept with one device besides the one that sends. They only receive.
@@ -206,15 +206,22 @@ def sending_session(state: State, account_id: AccountId, device_id: DeviceId, no
 
 def encrypt(state: State, own: Own, session: Session, content: Content, now: int) -> bytes:
     """Encrypt `content` on `session`, advance it, and return the final envelope. Raises CryptoRefusal (CHAIN_ENDED)."""
-    message = session.ratchet.encrypt(encode_body(_body(own, session, content)), now)
+    if session.told_from is None:
+        session = replace(session, told_from=session.ratchet.answered_from)
+    message = session.ratchet.encrypt(encode_body(_body(state, own, session, content)), now)
     envelope = message if session.unanswered is None else _seal(state, own, session, session.unanswered, message, now)
     state.sessions.put(healing.spoke(session, now, asks=isinstance(content, Text)))
     return envelope
 
 
-def _body(own: Own, session: Session, content: Content) -> Body:
+def own_address(state: State, own: Own) -> ContactAddress:
+    """Where contacts answer, and the key that they are given now."""
+    return ContactAddress(own.contact.origin, own.contact.queue, state.account.contact_key())
+
+
+def _body(state: State, own: Own, session: Session, content: Content) -> Body:
     payload, _ = records.split_signed(own.device_list)
-    contact = None if session.address_confirmed else own.contact
+    contact = None if session.address_confirmed else own_address(state, own)
     return Body(parse_list(own.device_list).version, records.device_list_hash(payload)[:8], contact, content)
 
 

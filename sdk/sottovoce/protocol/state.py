@@ -17,8 +17,16 @@ from ..crypto.identity import DeviceKeys
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
 from ..crypto.ratchet import Ratchet, SkippedKey
 from ..events import Event
-from .content import ContactAddress, ReceiptKind
+from .content import ReceiptKind
 from .routing import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class ContactQueue:
+    """Where contacts answer: a relay's origin, and a queue there. The key that opens it is the store's: it changes."""
+
+    origin: str
+    queue: QueueId
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class Own:
     root_public: bytes
     device: DeviceKeys
     device_list: bytes
-    contact: ContactAddress
+    contact: ContactQueue
     accepts_everyone: bool = False
     sends_receipts: bool = True
 
@@ -73,6 +81,8 @@ class Session:
     until the peer has answered, `replaced_at` once another session sends. `failures`: messages under known tags that
     did not open since the last that did. `owed`: messages that ask for an answer since this side's last, `answer_by`
     when it is due. `silent` and `silent_since` are the same of the other side: what was sent since something came.
+    `told_from`: the chain of the peer's from which on it has this device's present address; None if it was not sent to
+    it. `address_confirmed`: a message of such a chain has come.
     """
 
     session_id: bytes
@@ -89,6 +99,7 @@ class Session:
     answer_by: int | None = None
     silent: int = 0
     silent_since: int | None = None
+    told_from: int | None = None
 
     @property
     def rank(self) -> tuple[int, bytes]:
@@ -143,6 +154,25 @@ class Outgoing:
     body: bytes = field(repr=False)
 
 
+class OwnAccount(Protocol):
+    """The device's own account: the keys of its contact queue."""
+
+    def contact_key(self) -> SendKey:
+        """The key that contacts are given."""
+
+    def next_contact_key(self) -> SendKey | None:
+        """The key that is to take its place, once the relay knows it."""
+
+    def prepare_contact_key(self, key: SendKey) -> None:
+        """This key is to take its place."""
+
+    def replace_contact_key(self, now: int) -> None:
+        """The next key has taken its place."""
+
+    def contact_keys_replaced(self, since: int) -> tuple[int, int | None]:
+        """How many keys were replaced since then, and when the last one was."""
+
+
 class Sessions(Protocol):
     """Sessions, skipped message keys and accepted handshakes."""
 
@@ -172,6 +202,10 @@ class Sessions(Protocol):
 
     def retire(self, now: int) -> Sequence[tuple[AccountId, DeviceId]]:
         """No session sends any more, from `now` on; returns the devices that there were sending ones with."""
+
+    def tell_address(self, now: int, within: int) -> None:
+        """All peers are to be given the device's address again, contacts that have ever answered by a random time
+        within so many seconds."""
 
     def owing(self, messages: int, now: int) -> Sequence[Session]:
         """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""
@@ -405,6 +439,10 @@ class Wants(Protocol):
 
 class State(Protocol):
     """All tables, within one transaction."""
+
+    @property
+    def account(self) -> OwnAccount:
+        """The device's own account."""
 
     @property
     def sessions(self) -> Sessions:

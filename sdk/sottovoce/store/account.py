@@ -5,6 +5,7 @@ from typing import Final
 
 import apsw
 
+from sottovoce_wire import limits
 from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import SendKey
 
@@ -30,7 +31,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class OwnQueue:
-    """A queue of this device and its one send key."""
+    """A queue of this device, and the send key that is handed out."""
 
     owner: OwnerKey
     send_key: SendKey = field(repr=False)
@@ -38,7 +39,7 @@ class OwnQueue:
 
 
 class AccountTable:
-    """Tables `account` and `own_queues`."""
+    """Tables `account`, `own_queues` and `contact_keys_replaced`. Satisfies `protocol.state.OwnAccount`."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._execute = connection.execute
@@ -107,9 +108,34 @@ class AccountTable:
         ).get
         return OwnQueue(OwnerKey.from_seed(seed), SendKey(send_key), KeyClass(key_class))
 
+    def contact_key(self) -> SendKey:
+        """The key that contacts are given."""
+        return SendKey(self._execute("SELECT send_key FROM own_queues WHERE kind = ?", (CONTACT,)).get)
+
+    def next_contact_key(self) -> SendKey | None:
+        """The key that is to take its place, once the relay knows it."""
+        key: bytes | None = self._execute("SELECT next_key FROM own_queues WHERE kind = ?", (CONTACT,)).get
+        return None if key is None else SendKey(key)
+
+    def prepare_contact_key(self, key: SendKey) -> None:
+        """This key is to take its place."""
+        self._execute("UPDATE own_queues SET next_key = ? WHERE kind = ?", (key, CONTACT))
+
+    def replace_contact_key(self, now: int) -> None:
+        """The next key, which there is, has taken its place."""
+        self._execute("UPDATE own_queues SET send_key = next_key, next_key = NULL WHERE kind = ?", (CONTACT,))
+        self._execute("DELETE FROM contact_keys_replaced WHERE replaced_at <= ?", (now - limits.DEMOTED_LIFETIME,))
+        self._execute("INSERT INTO contact_keys_replaced (replaced_at) VALUES (?)", (now,))
+
+    def contact_keys_replaced(self, since: int) -> tuple[int, int | None]:
+        """How many keys were replaced since then, and when the last one was (unix seconds)."""
+        count: int = self._execute("SELECT count(*) FROM contact_keys_replaced WHERE replaced_at > ?", (since,)).get
+        query = "SELECT replaced_at FROM contact_keys_replaced ORDER BY position DESC LIMIT 1"
+        return count, self._execute(query).get
+
     def add_queue(self, kind: str, queue: OwnQueue) -> None:
         """Store a new queue's keys, before the relay hears of it."""
         self._execute(
-            "INSERT INTO own_queues VALUES (?, ?, ?, ?)",
+            "INSERT INTO own_queues VALUES (?, ?, ?, ?, NULL)",
             (kind, queue.owner.seed, queue.send_key, int(queue.key_class)),
         )

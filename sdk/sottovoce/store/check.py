@@ -197,7 +197,10 @@ def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool]
             key = _read_key(path, unlock)
             _copy(path, copy)
             with closing(apsw.Connection(str(copy))) as connection, translated():
-                yield connection, _unlock_copy(connection, copy, key)
+                is_truncated = _unlock_copy(connection, copy, key)
+                if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+                    raise errors.StoreUnreadable("the store is empty", hint="restore it from a backup")
+                yield connection, is_truncated
         except OSError as error:
             raise errors.StoreFailed(f"cannot copy {path.name}: {error.strerror}") from None
         finally:

@@ -1,4 +1,5 @@
-"""What a client needs of a store, whoever keeps it. `sottovoce.testing.store_conformance` tries whether one keeps it."""
+"""What a client needs of a store, whoever keeps it. `sottovoce.testing.store_conformance` tries whether it is
+kept."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

@@ -57,14 +57,14 @@ class CounterTable:
         self._execute("UPDATE counter SET is_witnessed = ?", (is_witnessed,))
 
 
-def begin(store: "Store", folder: Path) -> tuple[Witness | None, bool]:
+def begin(store: "Store", folder: Path | None) -> tuple[Witness | None, bool]:
     """Count an opening: the witness, if it can be written, and whether the store was put back from a copy. Then it has
     started anew. Raises StoreFailed, StoreInUse."""
     with store.transaction() as tables:
         own = tables.counter.get()
-    found = witness.open_witness(folder, own.store_id)
+    found = None if folder is None else witness.open_witness(folder, own.store_id)
     try:
-        seen = witness.read_count(folder, own.store_id) if found is None else found.count
+        seen = found.count if found is not None else witness.read_count(folder, own.store_id)
         is_restored = own.is_witnessed if seen is None else seen > own.count
         count = max(own.count, seen or 0) + 1
         with store.transaction() as tables:

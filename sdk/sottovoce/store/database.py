@@ -107,7 +107,7 @@ class Store:
         """Whether this opening found that the store was put back from a copy. Then it has started anew already."""
         return self._is_restored
 
-    def begin(self, folder: Path) -> None:
+    def begin(self, folder: Path | None) -> None:
         """Count this opening, in the store and in its witness in `folder`. Raises StoreFailed, StoreInUse."""
         self._witness, self._is_restored = counter.begin(self, folder)
 
@@ -266,6 +266,8 @@ def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
         held = lock.take_lock(path)
     except OSError as error:
         raise errors.StoreFailed(f"cannot open {path}: {error.strerror}") from None
+    except ValueError:
+        raise errors.InvalidInput("a path has no null bytes") from None
     try:
         yield held
     except BaseException:

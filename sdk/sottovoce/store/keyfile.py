@@ -2,8 +2,8 @@
 the operating system's keyring.
 
 Layout: magic ‖ kind (1) ‖ fields. Kind 0: key (32). Kind 1: salt (16) ‖ Argon2id passes (4) ‖ memory in bytes (8) ‖
-AES-256-GCM nonce and wrapped key (60). Kind 2: entry (16) ‖ nonce and wrapped key (60). The database key is random, so a
-new passphrase leaves the store as it is. Spec: store.
+AES-256-GCM nonce and wrapped key (60). Kind 2: entry (16) ‖ nonce and wrapped key (60). The database key is random,
+so a new passphrase leaves the store as it is. Spec: store.
 """
 
 import os

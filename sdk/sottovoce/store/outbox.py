@@ -116,9 +116,11 @@ class OutboxTable:
         self._execute("DELETE FROM outbox WHERE position = ?", (position,))
         return self._changes() > 0
 
-    def refuse(self, position: int) -> None:
-        """The relay does not know the address: the envelope waits for another session, and goes to no connection."""
+    def refuse(self, position: int) -> bool:
+        """The relay does not know the address: the envelope waits for another session, and goes to no connection. False
+        if it does not wait any more."""
         self._execute("UPDATE outbox SET refused = 1 WHERE position = ?", (position,))
+        return self._changes() > 0
 
     def hopeless(self, now: int) -> list[Waiting]:
         """Of what waits for another address, some for which none will come: no handshake is wanted for it any more, and

@@ -30,8 +30,13 @@ STEPS: Final = (
     CREATE TABLE own_queues (
         kind TEXT PRIMARY KEY CHECK (kind IN ('intake', 'contact')),
         owner_seed BLOB NOT NULL,
-        send_key BLOB NOT NULL,
-        key_class INTEGER NOT NULL
+        send_key BLOB NOT NULL,               -- that is handed out; the relay knows it
+        key_class INTEGER NOT NULL,
+        next_key BLOB                         -- that is to take its place, once the relay knows it
+    );
+    CREATE TABLE contact_keys_replaced (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        replaced_at INTEGER NOT NULL          -- unix seconds; a row as long as the relay may keep the old key
     );
     CREATE TABLE prekeys (
         record_id INTEGER PRIMARY KEY,
@@ -84,7 +89,8 @@ STEPS: Final = (
         owed INTEGER NOT NULL,                -- messages that came since this side's last, and when the answer is due
         answer_by INTEGER,
         silent INTEGER NOT NULL,              -- messages sent since the last that came, and when the first of them was
-        silent_since INTEGER
+        silent_since INTEGER,
+        told_from INTEGER                     -- the peer's chain from which on it knows this address; NULL: not told
     ) WITHOUT ROWID;
     CREATE INDEX sessions_of_device ON sessions (account_id, device_id, generation, session_id);
     CREATE INDEX sessions_heard ON sessions (heard_at);

@@ -34,6 +34,7 @@ _NAMES: Final = (
     "answer_by",
     "silent",
     "silent_since",
+    "told_from",
 )
 _COLUMNS: Final = ", ".join(_NAMES)
 _SELECT: Final = f"SELECT {_COLUMNS} FROM sessions"  # noqa: S608 - fixed names
@@ -140,6 +141,7 @@ class SessionTable:
                 session.answer_by,
                 session.silent,
                 session.silent_since,
+                session.told_from,
             ),
         )
         self._in_hand.add(session.session_id)
@@ -163,6 +165,17 @@ class SessionTable:
         rows: list[tuple[Any, ...]] = self._execute(query, (now,)).fetchall()
         self._unpacked.clear()
         return [(AccountId(account_id), DeviceId(device_id)) for account_id, device_id in rows]
+
+    def tell_address(self, now: int, within: int) -> None:
+        """All peers are to be given the device's address again, contacts that have ever answered by a random time
+        within so many seconds."""
+        self._execute("UPDATE sessions SET address_confirmed = 0, told_from = NULL")
+        self._execute(
+            "UPDATE sessions SET answer_by = ? + abs(random() % ?) WHERE answer_by IS NULL AND replaced_at IS NULL"
+            " AND handshake IS NULL AND account_id IN (SELECT account_id FROM peers WHERE is_contact)",
+            (now, within),
+        )
+        self._unpacked.clear()
 
     def owing(self, messages: int, now: int) -> Sequence[Session]:
         """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""

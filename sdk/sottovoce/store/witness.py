@@ -7,7 +7,7 @@ Nothing of what a store holds stands here. Spec: store.
 import os
 import struct
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -53,9 +53,16 @@ class Witness:
         self._lock.close()
 
 
-def state_folder() -> Path:
-    """Where this system wants programs to keep their state: not with the documents that people copy. Raises
-    RuntimeError without a home."""
+def state_folder() -> Path | None:
+    """Where this system wants programs to keep their state: not with the documents that people copy. None without a
+    home."""
+    try:
+        return _state_folder()
+    except RuntimeError:
+        return None
+
+
+def _state_folder() -> Path:
     if chosen := os.environ.get("XDG_STATE_HOME"):
         return Path(chosen) / "sottovoce"
     if sys.platform == "win32":
@@ -77,15 +84,21 @@ def open_witness(folder: Path, store_id: bytes) -> Witness | None:
     except errors.StoreInUse:
         raise errors.StoreInUse("another program is using a copy of this store") from None
     try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
-        return Witness(path, file, held)
+        with ExitStack() as closing:
+            closing.enter_context(held)
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+            closing.enter_context(file)
+            found = Witness(path, file, held)
+            closing.pop_all()
+            return found
     except OSError:
-        held.close()
         return None
 
 
-def read_count(folder: Path, store_id: bytes) -> int | None:
+def read_count(folder: Path | None, store_id: bytes) -> int | None:
     """What a witness that cannot be written remembers, or None."""
+    if folder is None:
+        return None
     with suppress(OSError), (folder / store_id.hex()).open("rb") as file:
         return _parse(file.read(_LENGTH + 1))
     return None

@@ -63,11 +63,13 @@ async def _write(me: Client, order: Order, journal: Journal) -> None:
 
 
 async def _handle(me: Client, until: list[str], journal: Journal) -> None:
-    awaited = set(until)
+    awaited, handled = set(until), set[str]()
     async for message in me.messages():
         journal.note("shown", message.text, str(message.attempt))
         await message.mark_handled()
         journal.note("handled", message.text)
+        assert message.text not in handled, "handled, and shown again"
+        handled.add(message.text)
         awaited.discard(message.text)
         if until and not awaited:
             return

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.protocol import content
-from sottovoce.protocol.content import Acknowledgement, Body, ContactAddress, Text, decode_body, encode_body
+from sottovoce.protocol.content import (
+    MAX_RECEIPT,
+    Acknowledgement,
+    Body,
+    ContactAddress,
+    Receipt,
+    ReceiptKind,
+    Text,
+    decode_body,
+    encode_body,
+)
 from sottovoce_wire import limits, padding
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import MessageId, QueueId, SendKey
@@ -25,6 +35,16 @@ def test_a_sign_of_life_says_nothing_but_that() -> None:
     body = Body(1, bytes(8), None, Acknowledgement())
     assert encode_body(body) == msgspec.msgpack.encode([1, bytes(8), None, [2]])
     assert decode_body(encode_body(body)) == body
+
+
+@pytest.mark.parametrize("kind", ReceiptKind)
+@pytest.mark.parametrize("count", [1, MAX_RECEIPT])
+def test_a_receipt_names_its_messages(kind: ReceiptKind, count: int) -> None:
+    ids = [MessageId(number.to_bytes(16, "big")) for number in range(count)]
+    body = Body(1, bytes(8), None, Receipt(kind, ids))
+    assert encode_body(body) == msgspec.msgpack.encode([1, bytes(8), None, [3, int(kind), ids]])
+    assert decode_body(encode_body(body)) == body
+    assert repr(body.content) == "Receipt(…)"
 
 
 def test_a_body_cut_at_any_length_or_with_a_tail_is_refused() -> None:
@@ -48,6 +68,13 @@ def _text(**changes: object) -> list[object]:
         [1, bytes(8), None, [2, *_text()[1:]]],
         [1, bytes(8), None, [2, 0]],
         [1, bytes(8), None, [3]],
+        [1, bytes(8), None, [3, 1, []]],
+        [1, bytes(8), None, [3, 0, [bytes(16)]]],
+        [1, bytes(8), None, [3, 3, [bytes(16)]]],
+        [1, bytes(8), None, [3, 1, [bytes(17)]]],
+        [1, bytes(8), None, [3, 1, [bytes(16)] * (MAX_RECEIPT + 1)]],
+        [1, bytes(8), None, [3, 1, [bytes(16)], 0]],
+        [1, bytes(8), None, [4]],
         [1, bytes(8), None, _text(message_id=bytes(15))],
         [1, bytes(8), None, _text(sent_at=-1)],
         [1, bytes(8), None, _text(text=b"\xff")],

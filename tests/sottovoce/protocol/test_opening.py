@@ -10,7 +10,6 @@ from sottovoce.crypto import identity
 from sottovoce.crypto.identity import DeviceKeys
 from sottovoce.protocol import budgets, contacts, healing, opening, reading, sessions
 from sottovoce.protocol.budgets import StepBudget
-from sottovoce.protocol.content import ContactAddress
 from sottovoce.protocol.opening import Opener
 from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Outgoing, Peer
@@ -382,7 +381,7 @@ def test_many_accounts_give_nobody_steps_back() -> None:
 def test_a_contact_address_inside_a_private_network_is_not_taken(talking: tuple[Person, Person], origin: str) -> None:
     alice, bob = talking
     bob.opener = Opener(replace(bob.own, server="https://chat.example.org"))
-    alice.own = replace(alice.own, contact=ContactAddress(origin, QueueId(bytes(16)), SendKey(bytes(32))))
+    alice.own = replace(alice.own, contact=ContactQueue(origin, QueueId(bytes(16))))
     alice.meet(bob, NOW)
     assert bob.read(alice.write(bob, "dial this", NOW), NOW) is Outcome.NEW
     assert bob.write(alice, "where to?", NOW).address.origin == ORIGIN
@@ -390,7 +389,7 @@ def test_a_contact_address_inside_a_private_network_is_not_taken(talking: tuple[
 
 def moved(person: Person, queue: bytes) -> None:
     """From now on the person has another contact queue."""
-    person.own = replace(person.own, contact=ContactAddress(ORIGIN, QueueId(queue), SendKey(bytes(32))))
+    person.own = replace(person.own, contact=ContactQueue(ORIGIN, QueueId(queue)))
 
 
 def test_a_message_on_a_replaced_session_does_not_move_the_contact_address(talking: tuple[Person, Person]) -> None:

@@ -15,7 +15,7 @@ ROOMS = ("sottovoce.protocol", "sottovoce.store", "sottovoce.crypto", "sottovoce
 NAME = re.compile(r"`([a-z_]+(?:\.[A-Za-z_]+)+)`")
 MARK = re.compile(r"\[([SKE]\d+)\]")
 #: The pages whose rules have marks.
-MARKED = ("sessions", "contacts")
+MARKED = ("sessions", "contacts", "receipts")
 
 
 def exists(name: str) -> bool:
@@ -34,7 +34,7 @@ def exists(name: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("page", ["sessions", "content", "contacts", "store"])
+@pytest.mark.parametrize("page", ["sessions", "content", "contacts", "receipts", "store"])
 def test_every_function_that_a_page_names_exists(page: str) -> None:
     named = NAME.findall((SPEC / f"{page}.md").read_text("utf-8"))
     named = [name for name in named if not name.startswith("sottovoce_wire.") and not name.endswith((".md", ".py"))]

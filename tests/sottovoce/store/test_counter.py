@@ -192,6 +192,19 @@ def test_without_a_place_for_the_witness_a_store_works_and_says_so_and_is_never_
     assert not is_restored(tmp_path / "store.db")
 
 
+def test_a_store_of_somebody_without_a_home_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    store = open_store(tmp_path / "store.db")
+    assert events(store) == [WitnessUnwritable]
+    store.close()
+    assert not is_restored(tmp_path / "store.db")
+
+
 def test_a_witness_that_can_be_read_alone_still_tells(path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backup = copy(path)
     open_store(path).close()

@@ -198,6 +198,11 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Pa
         open_store(tmp_path / "file" / "store.db")
 
 
+def test_a_path_that_no_file_can_have_is_one_clear_error() -> None:
+    with pytest.raises(errors.InvalidInput):
+        open_store(Path("store\0.db"))
+
+
 def test_a_wrong_passphrase_is_refused_and_the_right_one_opens(path: Path) -> None:
     make(path, "correct horse")
     with pytest.raises(errors.WrongPassphrase):

@@ -41,8 +41,9 @@ def turn(conversation: Conversation, number: int) -> None:
 def restore(disk: Disk, folder: Path, left: dict[str, bytes]) -> Path:
     """Put what a cut has left into a folder of its own, and beside it the witnesses, of which it takes nothing."""
     folder.mkdir()
-    if state_folder().exists():
-        shutil.copytree(state_folder(), folder / "state", ignore=shutil.ignore_patterns("*.lock"))
+    state = state_folder()
+    if state is not None and state.exists():
+        shutil.copytree(state, folder / "state", ignore=shutil.ignore_patterns("*.lock"))
     for name, content in left.items():
         (folder / name).write_bytes(content)
     path = folder / "alice.db"
