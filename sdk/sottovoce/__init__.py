@@ -12,24 +12,36 @@ wire protocol and the store's format have versions of their own and say so when 
 
 from sottovoce_wire.frames import Ttl
 
-from . import errors, events
+from . import aio, errors, events, sync
 from .client import Client, open_client
+from .crypto.fingerprint import Comparison, Verdict
 from .errors import SottovoceError
 from .events import Event
-from .message import Message, Sent
-from .people import Contact, Request, SafetyNumber
+from .message import Message, Sent, Status
+from .people import Contact, Request, RequestedMessage, SafetyNumber
+from .stores import StoreReport, change_passphrase, check_store, read_intact
 
 __all__ = [
     "Client",
+    "Comparison",
     "Contact",
     "Event",
     "Message",
     "Request",
+    "RequestedMessage",
     "SafetyNumber",
     "Sent",
     "SottovoceError",
+    "Status",
+    "StoreReport",
     "Ttl",
+    "Verdict",
+    "aio",
+    "change_passphrase",
+    "check_store",
     "errors",
     "events",
     "open_client",
+    "read_intact",
+    "sync",
 ]

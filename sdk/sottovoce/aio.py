@@ -169,6 +169,7 @@ class Client(Face[client.Client]):
     send = _awaiting(client.Client.send, Sent)
     sent = _awaiting(client.Client.sent, Sent)
     messages = _iterating(client.Client.messages, Message)
+    pages = _iterating(client.Client.pages, each(Message))
     events = _iterating(client.Client.events, plain)
     wait_caught_up = _awaiting(client.Client.wait_caught_up, plain)
     look_up = _awaiting(client.Client.look_up, plain)

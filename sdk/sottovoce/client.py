@@ -41,6 +41,9 @@ from .store.unlock import unlock_by
 
 #: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
 LINGER: Final = 2.0
+#: Messages in a page of `Client.pages`.
+PAGE: Final = 64
+MOST_IN_A_PAGE: Final = 1_000
 UPKEEP_EVERY: Final = 300.0
 #: How long `register` waits for the relay.
 CONNECT_WITHIN: Final = 30.0
@@ -61,6 +64,7 @@ async def open_client(
     *,
     server: str,
     passphrase: str | None = None,
+    keyring: bool = False,
     invite_code: str = "",
     accept_everyone: bool = False,
     receipts: bool = True,
@@ -69,21 +73,21 @@ async def open_client(
     """Open the store at `path` (made if missing) and keep it connected to `server` while the block runs.
 
     `server` is an origin such as `https://chat.example`; plain http only on this machine. Without a `passphrase` the
-    store's key lies beside it in `path`.key, readable by its owner alone. `invite_code` (up to 128 characters) is for a
+    store's key lies beside it in `path`.key, readable by its owner alone; with `keyring` what opens it is kept by the
+    system's keyring (extra `keyring`). `invite_code` (up to 128 characters) is for a
     relay that does not take everybody: needed to register, and again where a relay has forgotten a device that was away
     for long. `accept_everyone`: whoever writes is a contact at once, as a service wants it; otherwise strangers wait in
     `Client.requests`. `receipts`: contacts are told, some seconds later, that their messages came and were handled.
-    `proxy`: `socks5h://host:port` or `http://host:port` for every connection. Needs no network to
-    open.
+    `proxy`: `socks5h://host:port` or `http://host:port` for every connection. Needs no network to open.
 
-    Raises StoreInUse, WrongPassphrase, PassphraseNeeded, StoreUnreadable, StoreVersion, StoreFailed, WrongServer (the
-    store belongs to another server) or InvalidInput.
+    Raises StoreInUse, WrongPassphrase, PassphraseNeeded, KeyringNeeded, KeyringUnavailable, StoreUnreadable,
+    StoreVersion, StoreFailed, WrongServer (the store belongs to another server) or InvalidInput.
     Cancellation: everything sent stays in the outbox; everything received and not handled is shown again.
     """
     origin = checked(parse_origin, server)
     _check_invite_code(invite_code)
     network = Internet(proxy)
-    store = await trio.to_thread.run_sync(open_store, Path(path), unlock_by(passphrase))
+    store = await trio.to_thread.run_sync(open_store, Path(path), unlock_by(passphrase, keyring=keyring))
     async with running(Local(store), network, origin, Choices(invite_code, accept_everyone, receipts)) as client:
         yield client
 
@@ -317,6 +321,16 @@ class Client:
         """
         self._registered()
         return self._incoming.messages(timeout)
+
+    def pages(self, size: int = PAGE, *, timeout: float | None = None) -> AsyncIterator[list[Message]]:
+        """As `messages`, up to `size` at a time, as they are there: for programs that take in much. All of a page count
+        as handled when the next is asked for, or each by `Message.mark_handled`.
+
+        Raises what `messages` raises, and InvalidInput. Cancellation: loses nothing."""
+        self._registered()
+        if not 1 <= size <= MOST_IN_A_PAGE:
+            raise errors.InvalidInput(f"a page has 1 to {MOST_IN_A_PAGE} messages")
+        return self._incoming.pages(size, timeout)
 
     def events(self, *, timeout: float | None = None) -> AsyncIterator[Event]:
         """What happens besides (`sottovoce.events`), waiting for more for ever. One consumer at a time.

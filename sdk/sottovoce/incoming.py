@@ -4,7 +4,7 @@ A message counts as handled when the application says so; a program that dies be
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from math import inf
 from typing import Final, Generic, TypeVar
@@ -33,7 +33,7 @@ class Incoming:
         self._reply = reply
         self._receipts = receipts
         self._arrived = trio.Event()
-        self._shown: int | None = None
+        self._shown: Sequence[int] = ()
         self._told: int | None = None
         self._changes: deque[ConnectionChanged] = deque(maxlen=CHANGES_KEPT)
 
@@ -51,34 +51,38 @@ class Incoming:
         """Messages in the order of arrival, until none has come for `timeout` seconds."""
         return Following(self._next_message, _seconds(timeout))
 
+    def pages(self, size: int, timeout: float | None) -> AsyncIterator[list[Message]]:
+        """The same, up to `size` at a time."""
+        return Following(partial(self._next_page, size), _seconds(timeout))
+
     def events(self, timeout: float | None) -> AsyncIterator[Event]:
         """Events in the order in which they were noticed, until none has come for `timeout` seconds."""
         return Following(self._next_event, _seconds(timeout))
 
     async def _next_message(self, patience: float) -> Message | None:
-        """Count the message that was shown last as handled, and show the next, in one transaction."""
+        page = await self._next_page(1, patience)
+        return None if page is None else page[0]
+
+    async def _next_page(self, size: int, patience: float) -> list[Message] | None:
+        """Count what was shown last as handled, and show what is next, in one transaction."""
         until = trio.current_time() + patience
         while True:
             arrived, shown = self._arrived, self._shown
 
-            def hand_over(tables: Tables, shown: int | None = shown) -> tuple[int, Message] | None:
-                if shown is not None:
-                    self._receipts.handled(tables, shown)
-                found = tables.inbox.unhandled(limit=1)
-                if not found:
-                    return None
-                tables.inbox.mark_shown(found[0].position)
-                return found[0].position, self._present(tables, found[0])
+            def hand_over(tables: Tables, shown: Sequence[int] = shown) -> list[tuple[int, Message]]:
+                for position in shown:
+                    self._receipts.handled(tables, position)
+                found = tables.inbox.unhandled(limit=size)
+                for unhandled in found:
+                    tables.inbox.mark_shown(unhandled.position)
+                return [(unhandled.position, self._present(tables, unhandled)) for unhandled in found]
 
-            following = await self._local.transact(hand_over, is_synced=False)  # or a backlog waits for the disk
-            self._shown = None
-            if shown is not None:
+            following = await self._local.transact(hand_over)
+            self._shown = [position for position, _ in following]
+            if shown:
                 self._receipts.wake()
-            if following is not None:
-                self._shown, message = following
-                return message
-            if shown is not None:  # there is time now
-                await self._local.sync()
+            if following:
+                return [message for _, message in following]
             if not await _happens(arrived, until):
                 return None
 
@@ -87,11 +91,7 @@ class Incoming:
         return make_message(unhandled, name, self._reply, partial(self._mark_handled, unhandled.position))
 
     async def _mark_handled(self, position: int) -> None:
-        def work(tables: Tables) -> None:
-            self._receipts.handled(tables, position)
-            tables.touch()  # if the next was asked for already, the mark is there, and not synced yet
-
-        await self._local.transact(work)
+        await self._local.transact(lambda tables: self._receipts.handled(tables, position))
         self._receipts.wake()
 
     async def _next_event(self, patience: float) -> Event | None:

@@ -40,10 +40,9 @@ def now_ms() -> int:
 class _Turn(Generic[T]):
     """What a task waits for. `call` takes the tables; one that `is_alone` takes nothing, outside any transaction."""
 
-    def __init__(self, call: Callable[..., T], *, is_alone: bool = False, is_synced: bool = True) -> None:
+    def __init__(self, call: Callable[..., T], *, is_alone: bool = False) -> None:
         self.task = trio.lowlevel.current_task()
         self.is_alone = is_alone
-        self.is_synced = is_synced
         self.error: BaseException | None = None
         self._call = call
         self._result: T
@@ -74,21 +73,15 @@ class Local:
         """The client's clock in milliseconds since 1970."""
         return self._clock()
 
-    async def transact(self, work: Callable[[Tables], T], *, is_synced: bool = True) -> T:
+    async def transact(self, work: Callable[[Tables], T]) -> T:
         """Run `work` in a transaction; what it wrote is durable when this returns. Raises StoreFailed, and what `work`
         raises: then nothing of it was written.
 
         Works run in the order of the calls. Those that wait at the same time share one commit, each in a part of its
-        own, so that one that raises takes nothing of the others along. Not `is_synced`: what it wrote survives the end
-        of this program, however it ends, and a power cut from the next synced commit on; it runs at once, in the
-        caller's thread, where nothing else is under way.
+        own, so that one that raises takes nothing of the others along.
         Cancellation: while it waits, nothing happened; once begun, it runs to its end and the result stands.
         """
-        return await self._take_turn(_Turn(work, is_synced=is_synced))
-
-    async def sync(self) -> None:
-        """What was written so far is durable when this returns. Raises StoreFailed. Cancellation: as `transact`."""
-        await self.transact(lambda tables: tables.touch())
+        return await self._take_turn(_Turn(work))
 
     async def close(self) -> None:
         """Close the store. Raises StoreFailed. Cancellation: as `transact`."""
@@ -105,7 +98,7 @@ class Local:
 
     async def _take_turn(self, turn: _Turn[T]) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._inline or self._is_quick(turn):
+        if self._inline:
             self._run([turn])
             await trio.lowlevel.cancel_shielded_checkpoint()
         else:
@@ -114,10 +107,6 @@ class Local:
             return turn.outcome()
         finally:
             del turn  # its error's traceback leads back here
-
-    def _is_quick(self, turn: _Turn[Any]) -> bool:
-        """Whether there is nothing to wait for: the way to a thread and back would take longer than the work."""
-        return not (turn.is_synced or self._is_busy or self._store.is_log_due)
 
     @trio.lowlevel.enable_ki_protection  # a turn that waits has a task that waits
     async def _wait(self, turn: _Turn[T]) -> None:
@@ -176,7 +165,7 @@ class Local:
             _fail(turns, unexpected(error))
 
     def _commit(self, turns: list[_Turn[Any]]) -> None:
-        with self._store.transaction(is_synced=any(turn.is_synced for turn in turns)) as tables:
+        with self._store.transaction() as tables:
             for turn in turns:
                 try:
                     with tables.savepoint():

@@ -71,7 +71,7 @@ class Sent:
     def __repr__(self) -> str:
         return f"<Sent {self.id}>"
 
-    def wake(self) -> None:
+    def _wake(self) -> None:
         """Something has become of the message."""
         self._changed.set()
         self._changed = trio.Event()

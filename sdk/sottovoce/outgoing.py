@@ -113,7 +113,7 @@ class Writer:
         for message_id in message_ids:
             handle = self._handles.get(message_id)
             if handle is not None:
-                handle.wake()
+                handle._wake()
 
     def _handle(self, message_id: MessageId) -> Sent:
         handle = self._handles.get(message_id)

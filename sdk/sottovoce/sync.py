@@ -192,6 +192,7 @@ class Client(Face[client.Client]):
     send = _blocking(client.Client.send, Sent)
     sent = _blocking(client.Client.sent, Sent)
     messages = _iterating(client.Client.messages, Message)
+    pages = _iterating(client.Client.pages, each(Message))
     events = _iterating(client.Client.events, plain)
     look_up = _blocking(client.Client.look_up, plain)
     requests = _blocking(client.Client.requests, each(Request))

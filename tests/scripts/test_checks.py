@@ -23,7 +23,7 @@ if [ "$1" != -m ]; then exec {python} "$@"; fi
 echo "$*" >>"{clone}/calls"
 [ ! -e "{clone}/failing/$2" ]
 """
-CODE = "sdk relay keyserver benchmarks examples scripts tests"
+CODE = "sdk relay keyserver benchmarks docs/conf.py examples scripts tests"
 CHECKS = [
     f"ruff check {CODE}",
     f"ruff format --check {CODE}",

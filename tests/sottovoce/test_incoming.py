@@ -1,30 +1,25 @@
-"""Handing messages over: what is written before the next one is shown, and what has reached the disk by when."""
+"""Handing messages over: what is written before the next is shown."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio.testing
 
 from sottovoce.incoming import Incoming
 from sottovoce.local import Local
-from sottovoce.message import Message, Sent
+from sottovoce.message import Sent
 from sottovoce.protocol import state
 from sottovoce.receipts import Receipts
-from sottovoce.store.database import Tables, open_store
+from sottovoce.store.database import open_store
 from sottovoce_wire.ids import AccountId, DeviceId, MessageId
 
 
 class Inbox:
-    """A store with so many messages, and for each commit whether it waited for the disk with something written."""
+    """A store with some messages."""
 
     def __init__(self, path: Path) -> None:
         self.store = open_store(path)
         self.local = Local(self.store)
-        self.commits: list[str] = []
-        self._log = path.with_name(path.name + "-wal")
-        self._genuine = self.store.transaction
 
     def fill(self, count: int) -> None:
         with self.store.transaction() as tables:
@@ -32,24 +27,13 @@ class Inbox:
                 ids = MessageId(number.to_bytes(16, "big")), AccountId(bytes(32)), DeviceId(bytes(16))
                 tables.inbox.add(state.Incoming(*ids, str(number), 1, 1), is_request=False)
 
-    def transaction(self, *, is_synced: bool = True) -> AbstractContextManager[Tables]:
-        return self._noted(is_synced)
-
-    @contextmanager
-    def _noted(self, is_synced: bool) -> Iterator[Tables]:
-        before = self._log.stat().st_size
-        with self._genuine(is_synced=is_synced) as tables:
-            yield tables
-        if self._log.stat().st_size > before:
-            self.commits.append("synced" if is_synced else "written")
-
     @property
     def handled(self) -> list[str]:
         rows = self.store._connection.execute("SELECT text FROM messages WHERE handled ORDER BY position")
         return [text for (text,) in rows]
 
-    def messages(self) -> AsyncIterator[Message]:
-        return Incoming(self.local, reply, Receipts(self.local, lambda _: None, is_on=False)).messages(None)
+    def incoming(self) -> Incoming:
+        return Incoming(self.local, reply, Receipts(self.local, lambda _: None, is_on=False))
 
 
 async def reply(_to: str, _text: str) -> Sent:
@@ -57,44 +41,34 @@ async def reply(_to: str, _text: str) -> Sent:
 
 
 @pytest.fixture
-def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
+def inbox(tmp_path: Path) -> Iterator[Inbox]:
     made = Inbox(tmp_path / "store.db")
     made.fill(3)
-    monkeypatch.setattr(made.store, "transaction", made.transaction)
     yield made
     made.store.close()
 
 
 async def test_a_message_counts_as_handled_in_the_store_before_the_next_is_shown(inbox: Inbox) -> None:
     """And so a program that is killed never sees it again."""
-    messages = inbox.messages()
+    messages = inbox.incoming().messages(None)
     for number in range(3):
         assert (await anext(messages)).text == str(number)
         assert inbox.handled == [str(each) for each in range(number)]
 
 
-async def test_a_backlog_does_not_wait_for_the_disk_and_all_marks_are_on_it_when_the_application_waits(
-    inbox: Inbox,
-) -> None:
-    messages = inbox.messages()
-    for _ in range(3):
-        await anext(messages)
-    assert inbox.commits == ["written"] * 3
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(anext, messages)
-        await trio.testing.wait_all_tasks_blocked()
-        await inbox.local.transact(lambda _: None)  # behind whatever it does before it waits
-        nursery.cancel_scope.cancel()
-    assert inbox.commits == ["written"] * 4 + ["synced"]
+async def test_a_page_counts_as_handled_in_the_store_before_the_next_is_shown(inbox: Inbox) -> None:
+    pages = inbox.incoming().pages(2, 0)
+    assert [message.text for message in await anext(pages)] == ["0", "1"]
+    assert inbox.handled == []
+    assert [message.text for message in await anext(pages)] == ["2"]
+    assert inbox.handled == ["0", "1"]
+    with pytest.raises(StopAsyncIteration):
+        await anext(pages)
     assert inbox.handled == ["0", "1", "2"]
 
 
-async def test_a_mark_that_the_application_makes_itself_waits_for_the_disk(inbox: Inbox) -> None:
-    """Also one that is there already, since the next message was asked for."""
-    messages = inbox.messages()
-    first = await anext(messages)
-    second = await anext(messages)
-    for message in (second, first):
-        inbox.commits.clear()
-        await message.mark_handled()
-        assert inbox.commits == ["synced"]
+async def test_what_was_marked_within_a_page_is_handled_and_the_rest_is_shown_again(inbox: Inbox) -> None:
+    first = await anext(inbox.incoming().pages(2, None))
+    await first[0].mark_handled()
+    again = await anext(inbox.incoming().pages(64, None))
+    assert [(message.text, message.attempt) for message in again] == [("1", 2), ("2", 1)]

@@ -18,8 +18,7 @@ import trio.testing
 from sottovoce import errors, local
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.local import BATCH, Local
-from sottovoce.store import schema
-from sottovoce.store.database import COMMITS_IN_LOG, Store, Tables, open_store
+from sottovoce.store.database import Store, Tables, open_store
 from sottovoce_wire.ids import AccountId
 from tests.sottovoce.people import Person
 
@@ -344,67 +343,6 @@ class Noted:
         tables.peers.pin_name(f"n{len(self.runs)}", ACCOUNT)
 
 
-NORMAL, FULL = 1, 2
-
-
-async def test_a_work_that_need_not_be_synced_waits_for_nothing_and_all_others_for_the_disk(watched: Watched) -> None:
-    noted = Noted(watched)
-    await watched.local.transact(noted, is_synced=False)
-    await watched.local.transact(noted)
-    assert noted.runs == [(True, NORMAL), (False, FULL)]
-    with pytest.raises(CryptoRefusal):
-        await watched.local.transact(pin_and_fail("lost"), is_synced=False)
-    assert watched.store.pragma("synchronous") == FULL
-    assert watched.names() == {"n1", "n2"}
-
-
-async def test_a_work_that_need_not_be_synced_waits_for_those_before_it(watched: Watched) -> None:
-    noted = Noted(watched)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watched.hold_up)
-        await watched.begun.wait()
-        for _ in range(2):
-            nursery.start_soon(partial(watched.local.transact, noted, is_synced=False))
-        await trio.testing.wait_all_tasks_blocked()
-        assert noted.runs == []
-        watched.go.set()
-    assert noted.runs == [(False, NORMAL)] * 2
-
-
-async def test_one_work_that_is_to_be_synced_makes_the_whole_commit_wait_for_the_disk(watched: Watched) -> None:
-    noted = Noted(watched)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watched.hold_up)
-        await watched.begun.wait()
-        for is_synced in (False, True):
-            nursery.start_soon(partial(watched.local.transact, noted, is_synced=is_synced))
-        await trio.testing.wait_all_tasks_blocked()
-        watched.go.set()
-    assert noted.runs == [(False, FULL)] * 2
-
-
-async def test_a_sync_takes_along_what_was_written_without_one(watched: Watched) -> None:
-    """A commit waits for the disk only if it has something to write itself."""
-    log = Path(watched.store._connection.filename + "-wal")
-    await watched.local.transact(pin("unsynced"), is_synced=False)
-    before = log.stat().st_size
-    await watched.local.transact(pin("unsynced"))
-    assert log.stat().st_size == before
-    await watched.local.sync()
-    assert log.stat().st_size > before
-    assert watched.store.pragma("user_version") == schema.VERSION
-
-
-async def test_the_log_is_never_emptied_in_the_caller_s_thread(watched: Watched) -> None:
-    """That waits for the disk, several times."""
-    noted = Noted(watched)
-    watched.store.tidy()
-    for _ in range(2 * COMMITS_IN_LOG):
-        await watched.local.transact(noted, is_synced=False)
-    elsewhere = [number for number, (is_here, _) in enumerate(noted.runs, 1) if not is_here]
-    assert elsewhere == [COMMITS_IN_LOG, 2 * COMMITS_IN_LOG]
-
-
 async def test_inline_everything_happens_in_the_caller_s_thread_in_the_order_of_the_calls(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.db")
     inline, order = Local(store, inline=True), list[tuple[int, threading.Thread]]()
@@ -430,7 +368,7 @@ def test_an_interrupt_waits_for_the_end_of_the_work_that_it_falls_into(watched: 
         tables.peers.pin_name("kept", ACCOUNT)
 
     with pytest.raises(KeyboardInterrupt):
-        trio.run(partial(watched.local.transact, work, is_synced=False))
+        trio.run(partial(Local(watched.store, inline=True).transact, work))
     assert watched.names() == {"kept"}
 
 

@@ -169,12 +169,12 @@ async def test_a_program_that_dies_with_a_message_in_hand_can_tell_when_it_sees_
         async for message in alice.messages():
             attempts.append(message.attempt)
             break
-        alice._incoming._shown = None  # as after a restart
+        alice._incoming._shown = ()  # as after a restart
     async for message in alice.messages():
         async with message.processing():
             attempts.append(message.attempt)
         break
     assert attempts == [1, 2, 3]
-    alice._incoming._shown = None
+    alice._incoming._shown = ()
     await bob.send(name(alice), "next")
     assert await heard(alice) == "next"

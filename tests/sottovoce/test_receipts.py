@@ -1,17 +1,22 @@
 """Receipts between clients: who gets them, when, how many at once, and what is sent once more where none came."""
 
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from sottovoce import Client, errors, events, mending, receipts
 from sottovoce.message import Status
+from sottovoce.protocol import receipts as rules
 from sottovoce.protocol.content import MAX_RECEIPT
 from sottovoce.store.database import Tables
 from sottovoce.testing import World
 from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
+from tests.servers import ServerProcess
+from tests.sottovoce.test_client import open_client
 from tests.sottovoce.worlds import acquaint, look, texts, until
 
 #: By then every receipt that is owed has gone out.
@@ -149,6 +154,23 @@ async def test_receipts_are_not_answered(autojump_clock: MockClock, world: World
     await trio.sleep(mending.EVERY + LONG)
     assert len(world.wire.between("bob", "alice")) == before[0] + 1
     assert len(world.wire.between("alice", "bob")) == before[1] + 1
+
+
+async def test_receipts_pass_between_real_stores_over_a_real_server(
+    shared_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "SOONEST", 1)
+    monkeypatch.setattr(rules, "LATEST", 2)
+    async with (
+        open_client(tmp_path / "a.db", server=shared_server.url) as alice,
+        open_client(tmp_path / "b.db", server=shared_server.url) as bob,
+    ):
+        await alice.register("asker")
+        await bob.register("teller")
+        sent = await alice.send("teller", "hello")
+        await until(sent.wait_delivered)
+        assert await texts(bob, 1) == ["hello"]
+        await until(sent.wait_read)
 
 
 # --- Nothing grows ---

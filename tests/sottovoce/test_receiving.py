@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 import trio
@@ -12,11 +13,12 @@ from sottovoce import errors, events
 from sottovoce.connection import Connection
 from sottovoce.local import Local
 from sottovoce.network import Internet
+from sottovoce.protocol import contact_key
 from sottovoce.receiving import Receiver
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import ClientFrame, GapReason
-from sottovoce_wire.ids import QueueId
+from sottovoce_wire.ids import QueueId, SendKeyHash, queue_id_of, send_key_hash
 from tests.sottovoce.people import Person
 from tests.sottovoce.relays import PATIENCE, Talk, relay
 
@@ -238,6 +240,124 @@ async def test_the_greatest_counts_that_a_relay_can_name_hurt_nobody(alice: Pers
         told = tables.events.first()
     assert told is not None
     assert getattr(told[1], "count", None) == 2**53 - 1
+
+
+@dataclass
+class Keys:
+    """What the relay heard of the keys of a person's contact queue, connection by connection."""
+
+    created: list[list[SendKeyHash]] = field(default_factory=list)
+    demoted: list[list[SendKeyHash]] = field(default_factory=list)
+    again: trio.Event = field(default_factory=trio.Event)
+
+    def note(self, asked: list[ClientFrame]) -> None:
+        _, contact = (frame for frame in asked if isinstance(frame, frames.CreateQueue))
+        self.created.append([key.key_hash for key in contact.send_keys])
+        self.demoted.append([frame.key_hash for frame in asked if isinstance(frame, frames.DemoteSendKey)])
+
+    async def answer(self, talk: Talk) -> None:
+        """Do all that is asked."""
+        await talk.welcome()
+        asked = await talk.hear()
+        self.note(asked)
+        created = [frame for frame in asked if isinstance(frame, frames.CreateQueue)]
+        talk.queues = [queue_id_of(frame.owner_key) for frame in created]
+        await talk.say(*(frames.Done(request) for request in range(len(asked))))
+
+    async def break_off(self, talk: Talk) -> None:
+        """Hear all that is asked, do it perhaps, and be gone before all of it is answered."""
+        await talk.welcome()
+        asked = await talk.hear()
+        self.note(asked)
+        await talk.say(*(frames.Done(request) for request in range(len(asked) - 1)))
+        await talk.socket.aclose()
+
+    async def come_again(self, talk: Talk) -> None:
+        await self.answer(talk)
+        self.again.set()
+
+
+def contact_keys(person: Person) -> tuple[SendKeyHash, SendKeyHash | None]:
+    """The hashes of the key that contacts are given and of the one that is to take its place."""
+    with person.store.transaction() as tables:
+        following = tables.account.next_contact_key()
+        return send_key_hash(tables.account.contact_key()), None if following is None else send_key_hash(following)
+
+
+def want_new_key(person: Person) -> None:
+    with person.store.transaction() as tables:
+        contact_key.want(tables)
+
+
+async def test_a_new_key_is_handed_out_when_the_relay_has_done_all_and_said_again_until_then(alice: Person) -> None:
+    """As often as the relay, or the client, is gone in between."""
+    want_new_key(alice)
+    old, new = contact_keys(alice)
+    assert new is not None
+    keys, held = Keys(), []
+
+    async def look(talk: Talk) -> None:
+        held.append(contact_keys(alice))
+        await keys.break_off(talk)
+
+    async with relay(look, look, keys.answer) as origin, receiving(alice, origin) as receiver:
+        with trio.fail_after(PATIENCE):
+            await receiver.ready.wait()
+    assert held == [(old, new)] * 2
+    assert keys.created == [[old, new]] * 3
+    assert keys.demoted == [[old]] * 3
+    assert contact_keys(alice) == (new, None)
+    keys = Keys()
+    async with relay(keys.answer) as origin, receiving(alice, origin) as receiver:
+        with trio.fail_after(PATIENCE):
+            await receiver.ready.wait()
+    assert (keys.created, keys.demoted) == ([[new]], [[]])
+
+
+async def test_a_renewed_connection_has_stored_and_acknowledged_what_came_and_nobody_is_told_that_it_is_down(
+    alice: Person,
+) -> None:
+    told: list[Connection] = []
+    acknowledged: list[list[ClientFrame]] = []
+    keys, came = Keys(), trio.Event()
+
+    async def bring(talk: Talk) -> None:
+        await keys.answer(talk)
+        await talk.say(page(talk.queues[1], 1))
+        acknowledged.append(await talk.hear())
+        came.set()
+
+    async with (
+        relay(bring, keys.come_again) as origin,
+        receiving(alice, origin, changed=told.append) as receiver,
+    ):
+        with trio.fail_after(PATIENCE):
+            await came.wait()
+            want_new_key(alice)
+            receiver.renew()
+            await keys.again.wait()
+            while contact_keys(alice)[1] is not None:
+                await trio.lowlevel.checkpoint()
+    assert [len(acks) for acks in acknowledged] == [1]
+    assert [len(created) for created in keys.created] == [1, 2]
+    assert [each.is_up for each in told] == [True]
+    assert len(alice.undecryptable()) == 1
+
+
+async def test_a_connection_is_renewed_when_the_page_in_hand_is_stored(alice: Person) -> None:
+    """The keys that it was made with are another's by then, and the page is not taken in a second time."""
+    keys, acknowledged = Keys(), []
+
+    async def bring(talk: Talk) -> None:
+        await keys.answer(talk)
+        await talk.say(page(talk.queues[1], 1))
+        acknowledged.append(await talk.hear())
+
+    async with relay(bring, keys.come_again) as origin, receiving(alice, origin) as receiver:
+        receiver._arrived = receiver.renew  # in the middle of the page
+        with trio.fail_after(PATIENCE):
+            await keys.again.wait()
+    assert [len(acks) for acks in acknowledged] == [1]
 
 
 async def pass_time(clock: MockClock, until: trio.Event) -> None:

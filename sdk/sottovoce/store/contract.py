@@ -15,16 +15,12 @@ class StoreContract(Protocol):
         """Whether this opening found that the store was put back from a copy. Then it has started anew already."""
 
     @property
-    def is_log_due(self) -> bool:
-        """Whether the next transaction does more than its own commit, and so takes longer."""
-
-    @property
     def is_in_transaction(self) -> bool:
         """Whether one is open."""
 
-    def transaction(self, *, is_synced: bool = True) -> AbstractContextManager[Tables]:
+    def transaction(self) -> AbstractContextManager[Tables]:
         """All that the block writes becomes durable when it ends, or nothing if it raises; what is kept in memory
-        follows. Not `is_synced`: a power cut may take it back. Raises StoreFailed."""
+        follows. Raises StoreFailed."""
 
     def tidy(self) -> None:
         """Leave nothing readable of what was wiped. Raises StoreFailed."""

@@ -6,7 +6,7 @@ are durable when they return (`synchronous=FULL`): a ratchet state that a power 
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -66,7 +66,6 @@ class Tables:
     events: EventTable
     savepoint: Callable[[], AbstractContextManager[None]]
     derived: Callable[[], Routing]
-    touch: Callable[[], None]
 
     @property
     def routing(self) -> Routing:
@@ -97,7 +96,6 @@ class Store:
             EventTable(connection),
             self._savepoint,
             self._derive,
-            self._touch,
         )
         self._routing: Routing | None = None
         self._commits = 0
@@ -112,11 +110,9 @@ class Store:
         self._witness, self._is_restored = counter.begin(self, folder)
 
     @contextmanager
-    def transaction(self, *, is_synced: bool = True) -> Iterator[Tables]:
-        """All that the block writes becomes durable when it ends, or nothing if it raises. Raises StoreFailed.
-
-        Not `is_synced`: it survives this program, but a power cut may take it back until the next that is."""
-        with translated(), nullcontext() if is_synced else self._unsynced():
+    def transaction(self) -> Iterator[Tables]:
+        """All that the block writes becomes durable when it ends, or nothing if it raises. Raises StoreFailed."""
+        with translated():
             self._connection.execute("BEGIN IMMEDIATE")
             routing = self._routing_now()
             try:
@@ -133,24 +129,6 @@ class Store:
             if self._commits >= COMMITS_IN_LOG:
                 with suppress(apsw.Error):  # the commit stands, whatever becomes of the log; the next one tries again
                     self._empty_log()
-
-    @contextmanager
-    def _unsynced(self) -> Iterator[None]:
-        """A commit in the block does not wait for the disk; the log keeps the order of all of them."""
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        try:
-            yield
-        finally:
-            self._connection.execute("PRAGMA synchronous = FULL")
-
-    def _touch(self) -> None:
-        """Within a transaction: there is something to write, so that a synced one syncs all that came before it."""
-        self._connection.pragma("user_version", schema.VERSION)
-
-    @property
-    def is_log_due(self) -> bool:
-        """Whether the next transaction empties the log, which waits for the disk."""
-        return self._commits + 1 >= COMMITS_IN_LOG
 
     @property
     def is_in_transaction(self) -> bool:

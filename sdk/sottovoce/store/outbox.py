@@ -77,11 +77,16 @@ class OutboxTable:
 
     def batch(self, origin: str, held_back: Collection[QueueId]) -> list[Waiting]:
         """The next envelopes for a relay in the order of sending, but for those to queues in `held_back` and those that
-        wait for another address: at most 64 and half a frame, at least one if there is one."""
+        wait for another address: at most 64 and half a frame, at least one if there is one.
+
+        Nothing goes to a device's new address before all is accepted that is for its old one: two queues know no order.
+        """
         holes = ",".join("?" * len(held_back))
         rows = self._execute(
             f"SELECT {_COLUMNS} FROM outbox WHERE origin = ? AND queue NOT IN ({holes})"  # noqa: S608 - names and "?"s
-            " AND refused = 0 ORDER BY position LIMIT ?",
+            " AND refused = 0 AND queue = (SELECT first.queue FROM outbox AS first WHERE first.refused = 0"
+            " AND first.account_id = outbox.account_id AND first.device_id = outbox.device_id"
+            " ORDER BY first.position LIMIT 1) ORDER BY position LIMIT ?",
             (origin, *held_back, BATCH),
         )
         found: list[Waiting] = []

@@ -237,6 +237,7 @@ STEPS: Final = (
     CREATE INDEX outbox_refused ON outbox (account_id, device_id) WHERE refused = 1;
     CREATE INDEX outbox_of_origin ON outbox (origin, position);
     CREATE INDEX outbox_of_message ON outbox (message_id);
+    CREATE INDEX outbox_of_device ON outbox (account_id, device_id, position) WHERE refused = 0;
     """,
 )
 VERSION: Final = UNRELEASED + len(STEPS)

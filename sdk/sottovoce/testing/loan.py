@@ -15,20 +15,15 @@ class Loan:
         self._store = store
         self._is_over = False
 
-    def transaction(self, *, is_synced: bool = True) -> AbstractContextManager[Tables]:
+    def transaction(self) -> AbstractContextManager[Tables]:
         """As `StoreContract.transaction`. Raises StoreFailed once the loan is over."""
         if self._is_over:
             raise errors.StoreFailed("the client has been closed")
-        return self._store.transaction(is_synced=is_synced)
+        return self._store.transaction()
 
     @property
     def is_restored(self) -> bool:
         """As `StoreContract.is_restored`: nobody keeps copies."""
-        return False
-
-    @property
-    def is_log_due(self) -> bool:
-        """As `StoreContract.is_log_due`: there is no log."""
         return False
 
     @property

@@ -12,11 +12,11 @@ from sottovoce.protocol import budgets, contacts, healing, opening, reading, ses
 from sottovoce.protocol.budgets import StepBudget
 from sottovoce.protocol.opening import Opener
 from sottovoce.protocol.reading import Outcome
-from sottovoce.protocol.state import Outgoing, Peer
+from sottovoce.protocol.state import ContactQueue, Outgoing, Peer
 from sottovoce.store import inbox
 from sottovoce_wire import records
 from sottovoce_wire.frames import KeyClass
-from sottovoce_wire.ids import AccountId, QueueId, SendKey
+from sottovoce_wire.ids import AccountId, QueueId
 from sottovoce_wire.records import ListFlag
 from tests.sottovoce.people import ORIGIN, Person
 

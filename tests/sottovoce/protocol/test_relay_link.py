@@ -100,6 +100,21 @@ def test_an_owner_is_ready_when_every_request_is_done() -> None:
     assert happened == [[], [], [], [Ready()]]
 
 
+def test_keys_are_demoted_after_the_queue_has_all_of_its_own_and_before_anything_is_received() -> None:
+    old, new = SendKeyHash(b"o" * 32), SendKeyHash(b"n" * 32)
+    keys = ((old, KeyClass.CONTACT), (new, KeyClass.CONTACT))
+    contact = OwnQueue(OwnerKey.generate(), keys, demoted=(old,))
+    link = OwnerLink(ORIGIN, [queue(KeyClass.STRANGER), contact])
+    _, (proof,) = link.receive(said(WELCOME))
+    _, _, create, demote, receive = frames.decode_client_message(proof)
+    assert isinstance(create, frames.CreateQueue)
+    assert [(key.key_hash, key.key_class) for key in create.send_keys] == list(keys)
+    assert demote == frames.DemoteSendKey(3, contact.owner.queue_id, old)
+    assert isinstance(receive, frames.Receive)
+    assert link.receive(said(*DONE)) == ([], [])
+    assert link.receive(said(frames.Done(4))) == ([Ready()], [])
+
+
 def test_envelopes_markers_and_gaps_become_events() -> None:
     link, queue_id = ready_owner()
     assert link.receive(said(deliver(queue_id, 1, 2))) == ([Arrived(queue_id, 2, True, (b"body", b"body"))], [])

@@ -1,4 +1,4 @@
-"""The spec pages of sessions, contents, contacts and store name only what exists, and every marked rule has what holds it."""
+"""These pages of the spec name only what exists, and every marked rule has what holds it."""
 
 import ast
 import re

@@ -41,11 +41,13 @@ def keys_used() -> Iterator[list[bytes]]:
 
 @dataclass
 class Said:
-    """What was reported durable until now: bodies in the outbox, the keys that they used, envelopes received."""
+    """What was reported durable until now: bodies in the outbox, the keys that they used, envelopes received, and how
+    many messages are handled."""
 
     sent: list[bytes] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     received: list[bytes] = field(default_factory=list)
+    handled: int = 0
 
 
 class Conversation:
@@ -81,21 +83,30 @@ class Conversation:
         take_in(self.alice, self.coming[len(self.said.received) :])
         self.said.received = self.coming.copy()
 
+    def mark(self) -> None:
+        """Alice marks the next message as handled."""
+        with self.alice.store.transaction() as tables:
+            tables.inbox.mark_handled(tables.inbox.unhandled(1)[0].position)
+        self.said.handled += 1
+
     def complaints(self, alice: Person) -> list[str]:
         """What is wrong with Alice's store, as it stands now or was left behind."""
-        said, kept, found = self.said, self.keys.copy(), []
+        said, kept = self.said, self.keys.copy()
+        found = ["it is taken for a copy"] if alice.store.is_restored else []
         bodies = outbox(alice)
         if bodies[: len(said.sent)] != said.sent or len(bodies) > len(said.sent) + 1:
             found.append(f"{len(said.sent)} messages were safe in the outbox, {len(bodies)} are there")
         if alice.texts()[: len(said.received)] != texts(len(said.received)):
             found.append("what was confirmed to the relay is not there")
+        if handled(alice) < said.handled:
+            found.append("what was marked as handled is not")
         if not write_on(alice, self.bob):
             found.append("a session is gone")
         elif self.keys[-1] in said.keys:
             found.append("a key that was used on the wire is used again")
         take_in(alice, self.coming)  # the relay says all of it again
         if alice.texts() != texts(len(self.coming)) or alice.undecryptable():
-            found.append(f"of {len(self.coming)} messages {len(alice.texts())} are shown")
+            found.append(f"of {len(self.coming)} messages {len(alice.texts())} are there")
         self.keys[:] = kept
         return found
 
@@ -123,6 +134,12 @@ def outbox(person: Person) -> list[bytes]:
         return [body for (body,) in tables.outbox._execute("SELECT body FROM outbox ORDER BY position")]
 
 
+def handled(person: Person) -> int:
+    """How many messages are marked as handled."""
+    with person.store.transaction() as tables:
+        return len(tables.inbox._execute("SELECT 1 FROM messages WHERE handled").fetchall())
+
+
 def write_on(person: Person, other: Person) -> bool:
     """Write a message more, for nobody; False if there is no session to write it on."""
     with person.store.transaction() as tables:
@@ -131,8 +148,7 @@ def write_on(person: Person, other: Person) -> bool:
 
 
 def reopen(path: Path, own: Own, state: Path | None = None) -> Person:
-    """Whoever has the intact store at `path`, which is no copy by its witness in `state`."""
+    """Whoever has the intact store at `path`, with its witness in `state`."""
     store = open_store(path, state=state)
     assert store.pragma("integrity_check") == "ok"
-    assert not store.is_restored
     return Person(store, own, Opener(own))

@@ -42,9 +42,9 @@ class Hasty(Store):
     """What a block wrote before it raised is committed."""
 
     @contextmanager
-    def transaction(self, *, is_synced: bool = True) -> Iterator[Tables]:
+    def transaction(self) -> Iterator[Tables]:
         raised = None
-        with super().transaction(is_synced=is_synced) as tables:
+        with super().transaction() as tables:
             try:
                 yield tables
             except Exception as error:

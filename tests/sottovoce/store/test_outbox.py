@@ -28,8 +28,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def add(tables: Tables, message_id: MessageId, device: DeviceId = DEVICE, ttl: Ttl = Ttl.MONTH) -> None:
-    address = Address(RELAY, QueueId(bytes(16)), SendKey(bytes(32)), KeyClass.CONTACT)
+def add(
+    tables: Tables, message_id: MessageId, device: DeviceId = DEVICE, ttl: Ttl = Ttl.MONTH, queue: bytes = b"q"
+) -> None:
+    address = Address(RELAY, QueueId(queue * 16), SendKey(bytes(32)), KeyClass.CONTACT)
     tables.outbox.add(Outgoing(message_id, WHO, device, EnvelopeId(bytes(16)), address, ttl, b"body"), NOW)
 
 
@@ -127,3 +129,23 @@ def test_what_was_refused_for_a_blocked_account_is_hopeless(store: Store) -> Non
         refuse(tables)
         tables.peers.block(WHO)
         assert hopeless(tables) == [ONE]
+
+
+# --- The order of a conversation ---
+
+
+def test_nothing_goes_to_a_devices_new_address_before_all_for_its_old_one_is_accepted(store: Store) -> None:
+    """Two queues of one device know no order between them."""
+    with store.transaction() as tables:
+        add(tables, ONE, queue=b"o")
+        add(tables, TWO, queue=b"n")
+        add(tables, TWO, SECOND, queue=b"n")
+        assert [(each.outgoing.device_id, each.outgoing.message_id) for each in tables.outbox.batch(RELAY, set())] == [
+            (DEVICE, ONE),
+            (SECOND, TWO),
+        ]
+        held_back = {QueueId(b"o" * 16)}
+        assert [each.outgoing.device_id for each in tables.outbox.batch(RELAY, held_back)] == [SECOND]
+        first = tables.outbox.batch(RELAY, set())[0]
+        tables.outbox.remove(first.position)
+        assert len(batch(tables)) == 2

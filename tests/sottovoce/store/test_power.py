@@ -21,7 +21,7 @@ from tests.sottovoce.store.power import Cut, Disk, disk_at
 from tests.sottovoce.store.talk import Conversation, keys_used, reopen
 
 #: Every so many moments are looked at, in so many turns of the conversation.
-STRIDE, TURNS = (1, 40) if scale.FULL else (37, 11)
+STRIDE, TURNS = (1, 20) if scale.FULL else (13, 14)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,7 @@ def turn(conversation: Conversation, number: int) -> None:
     conversation.write()
     conversation.answer()
     conversation.receive()
+    conversation.mark()
 
 
 def restore(disk: Disk, folder: Path, left: dict[str, bytes]) -> Path:

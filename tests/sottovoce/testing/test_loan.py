@@ -16,7 +16,7 @@ def test_a_store_keeps_what_one_client_wrote_for_the_next() -> None:
         tables.prekeys.make_one_time(3)
     first.close()
     second = Loan(store)
-    with second.transaction(is_synced=False) as tables:
+    with second.transaction() as tables:
         assert len(tables.prekeys.unpublished(10)) == 3
     store.close()
 
