@@ -12,6 +12,7 @@ from sottovoce_wire import limits
 from sottovoce_wire.ids import AccountId, DeviceId
 
 from ..crypto import primitives
+from . import contact_key
 from .state import Session, State, Want
 
 #: Failures under known tags, without a success between, that ask for a handshake. A relay can cause them at will.
@@ -112,7 +113,8 @@ def notice_silence(state: State, now: int) -> None:
 
 def restored(state: State, now: int) -> None:
     """The state is a copy of an earlier one, whose next keys were used meanwhile: nothing is sent under its sessions,
-    and every contact's device gets a new handshake."""
+    and every contact's device gets a new handshake. Of its contact key it does not know whether it was demoted since."""
+    contact_key.want(state)
     for account_id, device_id in state.sessions.retire(now):
         want(state, account_id, device_id, Want.RESTORED, now)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from sottovoce.protocol import contact_key, contacts
+from sottovoce.protocol import contact_key, contacts, healing
 from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Outgoing
 from sottovoce_wire import limits
@@ -202,6 +202,13 @@ def test_however_many_are_blocked_the_relay_keeps_half_of_the_keys_it_can_keep(a
     with alice.store.transaction() as tables:
         rows: int = tables.account._execute("SELECT count(*) FROM contact_keys_replaced").get
     assert rows <= limits.MAX_SEND_KEYS / 2
+
+
+def test_a_store_that_was_put_back_takes_another_key(alice: Person) -> None:
+    """Which of its keys were demoted since the copy was made, it cannot know."""
+    with alice.store.transaction() as tables:
+        healing.restored(tables, NOW)
+    assert following(alice) not in (None, key_of(alice))
 
 
 def test_a_clock_that_goes_back_neither_stops_nor_hurries_the_changes(alice: Person) -> None:
