@@ -6,6 +6,7 @@ Whatever a server logs, in the test's own process or in one that it started, tes
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -29,6 +30,8 @@ _read: Counter[Path] = Counter()  # bytes of each file of lines that were looked
 
 def pytest_configure() -> None:
     """Have what servers log written down, here and in every process that is started."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background: tests send it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ[observer.VARIABLE] = tempfile.mkdtemp(prefix="sottovoce-test-logs-")
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="sottovoce-test-state-")
     paths = [str(Path(observer.__file__).parent), os.environ.get("PYTHONPATH", "")]

@@ -138,7 +138,7 @@ class Client:
         self._receipts = Receipts(local, self._sender.wake, is_on=choices.receipts)
         self._incoming = Incoming(local, self.send, self._receipts)
         self._people = People(local, directory, origin, self._arrived, self._renew_contact_key)
-        self._writer = Writer(local, directory, self._sender.wake)
+        self._writer = Writer(local, directory, self._sender.wake, self._incoming.wake)
         self._registering = trio.Lock()
         self._receiver: Receiver | None = None
         self._mender: Mender | None = None
@@ -211,7 +211,9 @@ class Client:
         self._receiving = trio.CancelScope()
         opener = Opener(self._own)
         settled = self._writer.settled
-        self._mender = Mender(self._local, self._directory, self._own, opener, self._sender.wake, settled)
+        self._mender = Mender(
+            self._local, self._directory, self._own, opener, self._sender.wake, settled, self._arrived
+        )
         self._receiver = Receiver(
             self._local,
             self._own,
@@ -335,8 +337,8 @@ class Client:
     def events(self, *, timeout: float | None = None) -> AsyncIterator[Event]:
         """What happens besides (`sottovoce.events`), waiting for more for ever. One consumer at a time.
 
-        An event is kept until the next is asked for; the newest 1,000, where nobody asks. Changes of connections are
-        not kept over a restart. `timeout` as in `messages`. Raises InvalidInput, StoreFailed.
+        An event is kept until the next is asked for; the newest 1,000 of a kind, where nobody asks. Changes of
+        connections are not kept over a restart. `timeout` as in `messages`. Raises InvalidInput, StoreFailed.
         Cancellation: loses nothing."""
         return self._incoming.events(timeout)
 

@@ -24,8 +24,8 @@ class RequestArrived(_Event, frozen=True):
 
 class DevicesChanged(_Event, frozen=True):
     """An account has signed another list of devices. Messages go to the new ones from now on, and no longer to the
-    removed ones. `is_recovery`: it was recovered from its phrase, and every device counts as new; compare safety
-    numbers if that is news to the person."""
+    removed ones. `added` and `removed` count all changes since the application was last told. `is_recovery`: it was
+    recovered from its phrase, and every device counts as new; compare safety numbers if that is news to the person."""
 
     account_id: str
     added: int

@@ -31,7 +31,7 @@ OUTBOX_ENOUGH: Final = 1_000
 
 class Mender:
     """Keeps the sessions of one device in order. `wake_sender` is told of relays that there is something for, `report`
-    of messages that will not arrive."""
+    of messages that receipts came for, or that will not arrive, `arrived` when there may be messages or events."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Mender:
         opener: Opener,
         wake_sender: Callable[[str], None],
         report: Callable[[Iterable[MessageId]], None] = lambda _: None,
+        arrived: Callable[[], None] = lambda: None,
     ) -> None:
         self._local = local
         self._directory = directory
@@ -48,6 +49,7 @@ class Mender:
         self._opener = opener
         self._wake_sender = wake_sender
         self._report = report
+        self._arrived = arrived
         self._due = trio.Event()
         self._behind: dict[AccountId, int] = {}  # the versions that the keyserver does not have, as told
 
@@ -77,19 +79,24 @@ class Mender:
 
         Cancellation: what is not done stays wanted."""
 
-        def look(tables: Tables) -> list[tuple[AccountId, DeviceId]]:
+        def look(tables: Tables) -> tuple[list[tuple[AccountId, DeviceId]], set[MessageId]]:
             now = self._local.now_ms()
             self._opener.tend(tables, now)
             healing.notice_silence(tables, now // 1000)
             tables.sent.expire(now)
-            return list(tables.wants.of_contacts())
+            return list(tables.wants.of_contacts()), tables.sent.take_news()
 
-        for account_id, device_id in await self._local.transact(look):
-            await self._renew(account_id, device_id)
-        for account_id, version in await self._local.transact(lambda tables: tables.peers.behind()):
-            await self._catch_up(account_id, version)
-        await self._repeat_all()
-        self._wake(await self._local.transact(self._answer))
+        wanted, receipted = await self._local.transact(look)
+        self._report(receipted)
+        try:
+            for account_id, device_id in wanted:
+                await self._renew(account_id, device_id)
+            for account_id, version in await self._local.transact(lambda tables: tables.peers.behind()):
+                await self._catch_up(account_id, version)
+            await self._repeat_all()
+            self._wake(await self._local.transact(self._answer))
+        finally:
+            self._arrived()
 
     async def _renew(self, account_id: AccountId, device_id: DeviceId) -> None:
         """Make a handshake with a device and send it. If it has no usable keys, that is all for this time."""

@@ -25,12 +25,20 @@ from .store.sent import SentMessage
 
 
 class Writer:
-    """Puts messages in the outbox of one client. `wake` is told of relays that there is something for."""
+    """Puts messages in the outbox of one client. `wake` is told of relays that there is something for, `noticed` is
+    called when there may be events."""
 
-    def __init__(self, local: Local, directory: Directory, wake: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        local: Local,
+        directory: Directory,
+        wake: Callable[[str], None],
+        noticed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._local = local
         self._directory = directory
         self._wake = wake
+        self._noticed = noticed
         self._handles: weakref.WeakValueDictionary[MessageId, Sent] = weakref.WeakValueDictionary()
 
     async def write(self, own: Own, account_id: AccountId, text: str, ttl: Ttl) -> Sent:
@@ -85,6 +93,8 @@ class Writer:
                 done = await self._local.transact(put_after)
             except CryptoRefusal as refusal:
                 raise await self._untrusted(account_id, peer.device_list, refusal, now) from None
+            finally:
+                self._noticed()
         for origin in done:
             self._wake(origin)
 

@@ -95,9 +95,11 @@ class Receiver:
             await self._backoff.wait()
 
     def renew(self) -> None:
-        """Connect anew as soon as what came is stored: there is another key for the relay to know."""
-        self._is_stale = True
-        self._listening.cancel()
+        """Connect anew as soon as what came is stored: there is another key for the relay to know, and it is not being
+        told of it."""
+        if not self._has_new_key:
+            self._is_stale = True
+            self._listening.cancel()
 
     async def _talk(self, origin: str, link: Link) -> None:
         self._is_stale = False
@@ -139,6 +141,7 @@ class Receiver:
                 if self._has_new_key:
                     now = self._local.now_ms() // 1000
                     await self._local.transact(lambda tables: contact_key.replaced(tables, now))
+                    self._has_new_key = False
                 self._backoff.succeed()
                 self._connection.up()
                 self.ready.set()

@@ -181,21 +181,18 @@ class _Relay:
         for queue in [queue for queue, until in self._held_back.items() if until <= trio.current_time()]:
             del self._held_back[queue]
         self.added = trio.Event()
-        expired: list[MessageId] = []
+        given_up: list[MessageId] = []
 
         def work(tables: Tables) -> list[Waiting]:
             before(tables)
-            now = self._local.now_ms()
-            for late in tables.outbox.expired(self.origin, now // 1000):
-                failed(tables, late, "expired", now)
-                expired.append(late.outgoing.message_id)
+            given_up.extend(_give_up(tables, self.origin, self._local.now_ms()))
             batch = tables.outbox.batch(self.origin, self._held_back.keys())
             if is_connected:
                 tables.outbox.offer(batch)
             return batch
 
         batch = await self._local.transact(work)
-        for message_id in expired:
+        for message_id in given_up:
             self._sender.report(message_id)
         return batch
 
@@ -247,6 +244,21 @@ class _Relay:
             self._sender.due()
         self._sender.answered()
         return following
+
+
+def _give_up(tables: Tables, origin: str, now_ms: int) -> list[MessageId]:
+    """Take out some of what is too late, and all that is for accounts that were blocked since."""
+    given_up: list[MessageId] = []
+
+    def fail(lost: list[Waiting], reason: str) -> None:
+        for waiting in lost:
+            failed(tables, waiting, reason, now_ms)
+            given_up.append(waiting.outgoing.message_id)
+
+    fail(tables.outbox.expired(origin, now_ms // 1000), "expired")
+    while to_blocked := tables.outbox.to_blocked(origin):
+        fail(to_blocked, "blocked")
+    return given_up
 
 
 def _record(tables: Tables, waiting: Waiting, code: Code, now_ms: int) -> None:

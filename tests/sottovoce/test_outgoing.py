@@ -1,16 +1,24 @@
 """What becomes of a message: its handle, from the outbox to the last receipt, and how it fails or is taken back."""
 
+from dataclasses import replace
+
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from sottovoce import Client, errors, events
+from sottovoce.crypto import identity
+from sottovoce.crypto.identity import DeviceKeys
 from sottovoce.message import Status
+from sottovoce.store.database import Tables
 from sottovoce.testing import World
 from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
+from sottovoce_wire import records
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
-from tests.sottovoce.worlds import acquaint, look, texts, until
+from sottovoce_wire.records import ListFlag
+from tests.sottovoce.worlds import PATIENCE, acquaint, look, texts, until
 
 
 @pytest.fixture
@@ -107,6 +115,60 @@ async def test_a_message_that_waits_longer_than_it_lives_fails(
             await until(sent.wait_sent)
     assert await sent.status() is Status.FAILED
     assert [type(event) for event in await told(alice)] == [events.MessageFailed]
+
+
+async def test_what_waits_for_an_account_that_is_blocked_meanwhile_fails_and_is_not_sent(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    before = len(world.wire.between("alice", "bob"))
+    with world.faults.offline("alice"):
+        sent = [await alice.send("bob", "regretted") for _ in range(70)]
+        await alice.block("bob")
+    with pytest.raises(errors.DeliveryFailed, match="blocked"):
+        await until(sent[-1].wait_sent)
+    await trio.sleep(PATIENCE)
+    assert len(world.wire.between("alice", "bob")) == before
+    assert await look(alice, lambda tables: tables.outbox.size()) == 0
+
+
+async def test_a_fork_that_sending_finds_is_told_to_who_waits_for_events(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    account_id = bob._registered().account_id
+
+    def fork(tables: Tables) -> None:
+        known = tables.peers.get(account_id)
+        assert known is not None
+        other = identity.make_device_list(
+            account.root,
+            [DeviceKeys.generate().consent(account_id)],
+            version=1,
+            previous=records.NO_LIST_HASH,
+            time=0,
+            flag=ListFlag.NORMAL,
+        )
+        tables.peers.put(replace(known, device_list=other))
+
+    account = await look(bob, lambda tables: tables.account.get())
+    assert account is not None
+    await look(alice, fork)
+    found: list[events.Event] = []
+
+    async def wait() -> None:
+        async for event in alice.events():
+            if isinstance(event, events.AccountForked):
+                found.append(event)
+                return
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(errors.AccountForked):
+                await alice.send("bob", "hello")
+    assert len(found) == 1
 
 
 # --- Cancelling ---

@@ -95,6 +95,29 @@ async def test_nothing_of_a_blocked_contact_is_shown_and_nothing_is_sent_to_it(t
     assert [message.text for message in request.messages] == ["seen"]
 
 
+async def test_a_relay_takes_the_new_key_and_goes_on_taking_what_comes_under_the_one_of_the_blocked(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    async with open_client(tmp_path / "a.db", server=shared_server.url, accept_everyone=True) as alice:
+        await alice.register("blocked-in-the-end")
+        async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+            await bob.register("blocks-in-the-end")
+            await bob.send(name(alice), "hello")
+            assert await heard(alice) == "hello"
+            await (await alice.send(name(bob), "hello yourself")).wait_sent()
+            assert await heard(bob) == "hello yourself"
+            before = await bob._local.transact(lambda tables: tables.account.contact_key())
+            await bob.block(name(alice))
+        async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+            with trio.fail_after(PATIENCE):
+                await bob.wait_caught_up()
+            assert await bob._local.transact(lambda tables: tables.account.next_contact_key()) is None
+            assert await bob._local.transact(lambda tables: tables.account.contact_key()) != before
+            await bob.unblock(name(alice))
+            await alice.send("blocks-in-the-end", "may I")
+            assert [message.text for message in (await requested(bob)).messages] == ["may I"]
+
+
 async def test_who_has_the_link_needs_no_directory_and_a_link_to_another_server_says_so(
     two: tuple[Client, Client],
 ) -> None:

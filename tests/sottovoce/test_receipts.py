@@ -8,11 +8,13 @@ from trio.testing import MockClock
 
 from sottovoce import Client, errors, events, mending, receipts
 from sottovoce.message import Status
+from sottovoce.protocol import budgets
 from sottovoce.protocol import receipts as rules
 from sottovoce.protocol.content import MAX_RECEIPT
 from sottovoce.store.database import Tables
 from sottovoce.testing import World
 from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
+from sottovoce_wire import limits
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
 from tests.servers import ServerProcess
@@ -337,3 +339,27 @@ async def test_what_is_refused_fails_when_the_recipient_has_no_keys_any_more(
     sent = await alice.send("bob", "anybody there", ttl=Ttl.HOUR)
     with pytest.raises(errors.DeliveryFailed, match="refused"):
         await until(sent.wait_sent)
+
+
+# --- What was held ---
+
+
+async def test_a_message_that_only_time_opens_is_shown_and_receipted_without_another_coming(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session has no steps left for this hour."""
+    await acquaint(alice, bob)
+    monkeypatch.setattr(budgets, "STEPS_PER_HOUR", 0)
+    world.faults.drop(budgets.FREE_STEPS + 1, sender="alice", to="bob")
+    for _ in range(budgets.FREE_STEPS + 1):
+        await alice.send("bob", "lost")
+    sent = await alice.send("bob", "from far ahead")
+    await trio.sleep(LONG)
+    assert await look(bob, lambda tables: len(tables.held.all())) == 1
+    monkeypatch.undo()
+    with trio.fail_after(2 * limits.HOUR):
+        async for message in bob.messages():
+            assert message.text == "from far ahead"
+            break
+    with trio.fail_after(LONG):
+        await sent.wait_delivered()

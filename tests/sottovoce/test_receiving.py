@@ -249,6 +249,7 @@ class Keys:
     created: list[list[SendKeyHash]] = field(default_factory=list)
     demoted: list[list[SendKeyHash]] = field(default_factory=list)
     again: trio.Event = field(default_factory=trio.Event)
+    heard: Callable[[], object] = lambda: None  # the client waits for an answer meanwhile
 
     def note(self, asked: list[ClientFrame]) -> None:
         _, contact = (frame for frame in asked if isinstance(frame, frames.CreateQueue))
@@ -269,6 +270,7 @@ class Keys:
         await talk.welcome()
         asked = await talk.hear()
         self.note(asked)
+        self.heard()
         await talk.say(*(frames.Done(request) for request in range(len(asked) - 1)))
         await talk.socket.aclose()
 
@@ -294,13 +296,9 @@ async def test_a_new_key_is_handed_out_when_the_relay_has_done_all_and_said_agai
     want_new_key(alice)
     old, new = contact_keys(alice)
     assert new is not None
-    keys, held = Keys(), []
-
-    async def look(talk: Talk) -> None:
-        held.append(contact_keys(alice))
-        await keys.break_off(talk)
-
-    async with relay(look, look, keys.answer) as origin, receiving(alice, origin) as receiver:
+    held: list[tuple[SendKeyHash, SendKeyHash | None]] = []
+    keys = Keys(heard=lambda: held.append(contact_keys(alice)))
+    async with relay(keys.break_off, keys.break_off, keys.answer) as origin, receiving(alice, origin) as receiver:
         with trio.fail_after(PATIENCE):
             await receiver.ready.wait()
     assert held == [(old, new)] * 2
@@ -336,12 +334,31 @@ async def test_a_renewed_connection_has_stored_and_acknowledged_what_came_and_no
             want_new_key(alice)
             receiver.renew()
             await keys.again.wait()
-            while contact_keys(alice)[1] is not None:
-                await trio.lowlevel.checkpoint()
     assert [len(acks) for acks in acknowledged] == [1]
     assert [len(created) for created in keys.created] == [1, 2]
     assert [each.is_up for each in told] == [True]
     assert len(alice.undecryptable()) == 1
+
+
+async def test_a_connection_that_tells_of_the_new_key_is_not_cut_for_it(alice: Person) -> None:
+    """Or whoever blocks many in a row would be cut off until the last of them."""
+    want_new_key(alice)
+    keys, was_asked = Keys(), trio.Event()
+
+    async def take_time(talk: Talk) -> None:
+        await talk.welcome()
+        asked = await talk.hear()
+        was_asked.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await talk.say(*(frames.Done(request) for request in range(len(asked))))
+
+    async with relay(take_time, keys.answer) as origin, receiving(alice, origin) as receiver:
+        with trio.fail_after(PATIENCE):
+            await was_asked.wait()
+            receiver.renew()
+            await receiver.ready.wait()
+    assert keys.created == []
+    assert contact_keys(alice)[1] is None
 
 
 async def test_a_connection_is_renewed_when_the_page_in_hand_is_stored(alice: Person) -> None:

@@ -101,8 +101,13 @@ def replace_list(state: State, peer: Peer, now: int) -> None:
     for session in state.sessions.of_account(peer.account_id):
         if session.device_id not in listed:
             sessions.wipe(state, session)
-    if known is not None:
+    if known is not None and _is_told_of(state, peer.account_id):
         _tell(state, known, peer, now)
+
+
+def _is_told_of(state: State, account_id: AccountId) -> bool:
+    """Contacts, and strangers who wait for an answer. Others can be any number, and would drown what matters."""
+    return state.peers.is_contact(account_id) or state.inbox.request(account_id) != (0, 0)
 
 
 def _tell(state: State, known: Peer, peer: Peer, now: int) -> None:
@@ -122,7 +127,8 @@ def note_fork(state: State, account_id: AccountId, device_list: bytes, now: int)
     account until the person has decided."""
     if state.peers.forked_list(account_id) is None:
         state.peers.set_forked_list(account_id, device_list)
-        state.events.add(events.AccountForked(_moment(now * 1000), account_id_text(account_id)))
+        if _is_told_of(state, account_id):
+            state.events.add(events.AccountForked(_moment(now * 1000), account_id_text(account_id)))
 
 
 def note_behind(state: State, account_id: AccountId, now: int) -> None:

@@ -113,7 +113,7 @@ def notice_silence(state: State, now: int) -> None:
 
 def restored(state: State, now: int) -> None:
     """The state is a copy of an earlier one, whose next keys were used meanwhile: nothing is sent under its sessions,
-    and every contact's device gets a new handshake. Of its contact key it does not know whether it was demoted since."""
+    and every contact's device gets a new handshake. Its contact key may have been demoted since."""
     contact_key.want(state)
     for account_id, device_id in state.sessions.retire(now):
         want(state, account_id, device_id, Want.RESTORED, now)

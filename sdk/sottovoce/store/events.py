@@ -5,9 +5,10 @@ from typing import Final
 import apsw
 import msgspec
 
-from ..events import Event, MessagesExpired, MessagesUnreadable, pack, subject_of, unpack
+from ..events import DevicesChanged, Event, MessagesExpired, MessagesUnreadable, pack, subject_of, unpack
 
-#: Events kept for an application that does not ask for them. The oldest go first.
+#: Events of one kind kept for an application that does not ask for them. The oldest of the kind go first: others can
+#: cause as many of most kinds as they like, and must not push out an alarm.
 KEPT: Final = 1_000
 #: No count grows beyond this: a relay may say any number, any number of times.
 MOST: Final = 2**53 - 1
@@ -20,17 +21,19 @@ class EventTable:
         self._execute = connection.execute
 
     def add(self, event: Event) -> None:
-        """Keep an event. It takes the place of one that says the same of the same, so that nobody can push the others
-        out by repeating something; counts add up. The oldest goes when there are too many all the same."""
+        """Keep an event. It takes the place of one that says the same of the same, and says what that one said too, so
+        that nobody can hide something by repeating it. The oldest of its kind goes when there are too many."""
         kind, subject = type(event).__name__, subject_of(event)
-        if isinstance(event, MessagesUnreadable | MessagesExpired):
-            known = self._execute("SELECT event FROM events WHERE kind = ? AND subject = ?", (kind, subject)).get
-            before = 0 if known is None else getattr(unpack(known), "count", 0)
-            event = msgspec.structs.replace(event, count=min(before + event.count, MOST))
+        known = self._execute("SELECT event FROM events WHERE kind = ? AND subject = ?", (kind, subject)).get
+        event = _together(None if known is None else unpack(known), event)
         self._execute(
             "INSERT OR REPLACE INTO events (kind, subject, event) VALUES (?, ?, ?)", (kind, subject, pack(event))
         )
-        self._execute("DELETE FROM events WHERE position <= last_insert_rowid() - ?", (KEPT,))
+        self._execute(
+            "DELETE FROM events WHERE kind = ? AND position <= (SELECT position FROM events"
+            " WHERE kind = ? ORDER BY position DESC LIMIT 1 OFFSET ?)",
+            (kind, kind, KEPT),
+        )
 
     def withdraw(self, kind: type[Event], subject: str) -> None:
         """What an event of this kind says of this is true no longer."""
@@ -45,7 +48,16 @@ class EventTable:
         """The application has seen an event."""
         self._execute("DELETE FROM events WHERE position = ?", (position,))
 
-    def newest(self) -> int:
-        """The place of the newest event that was ever added; it tells whether one was added since."""
-        position: int = self._execute("SELECT coalesce(max(position), 0) FROM events").get
-        return position
+
+def _together(before: Event | None, event: Event) -> Event:
+    """The event with what the one before it counted: two changes of a list are not to look like the second alone."""
+    match before, event:
+        case ((MessagesUnreadable() | MessagesExpired()), (MessagesUnreadable() | MessagesExpired())):
+            return msgspec.structs.replace(event, count=min(before.count + event.count, MOST))
+        case _, (MessagesUnreadable() | MessagesExpired()):
+            return msgspec.structs.replace(event, count=min(event.count, MOST))
+        case DevicesChanged(), DevicesChanged():
+            added, removed = min(before.added + event.added, MOST), min(before.removed + event.removed, MOST)
+            is_recovery = before.is_recovery or event.is_recovery
+            return msgspec.structs.replace(event, added=added, removed=removed, is_recovery=is_recovery)
+    return event

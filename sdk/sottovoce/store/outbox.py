@@ -71,6 +71,15 @@ class OutboxTable:
         )
         return [_waiting(*row) for row in rows]
 
+    def to_blocked(self, origin: str) -> list[Waiting]:
+        """Some of what waits for a relay, and is for accounts that were blocked meanwhile."""
+        rows = self._execute(
+            f"SELECT {_COLUMNS} FROM peers CROSS JOIN outbox USING (account_id)"  # noqa: S608 - fixed names
+            " WHERE is_blocked AND +origin = ? AND refused = 0 LIMIT ?",  # by account, those blocked being few
+            (origin, BATCH),
+        )
+        return [_waiting(*row) for row in rows]
+
     def origins(self) -> list[str]:
         """The relays for which something waits."""
         return [origin for (origin,) in self._execute("SELECT DISTINCT origin FROM outbox")]

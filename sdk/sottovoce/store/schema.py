@@ -59,6 +59,7 @@ STEPS: Final = (
         forked_list BLOB,                     -- a second signed list for one place in the chain: nothing is sent
         announced INTEGER                     -- a newer version of its list, which the account itself has named
     ) WITHOUT ROWID;
+    CREATE INDEX peers_blocked ON peers (account_id) WHERE is_blocked;
     CREATE INDEX peers_behind ON peers (announced) WHERE announced IS NOT NULL;
     CREATE TABLE peer_names (
         username TEXT PRIMARY KEY,
@@ -172,6 +173,7 @@ STEPS: Final = (
         event BLOB NOT NULL,
         UNIQUE (kind, subject)
     );
+    CREATE INDEX events_of_kind ON events (kind, position);
     CREATE TABLE sent_messages (
         position INTEGER PRIMARY KEY AUTOINCREMENT,
         message_id BLOB NOT NULL UNIQUE,

@@ -11,9 +11,12 @@ import pytest
 
 from sottovoce import Client, errors
 from sottovoce.crypto import identity
+from sottovoce.protocol import sessions
+from sottovoce.store.database import Tables
 from sottovoce_wire import directory as wire
 from sottovoce_wire import records
 from sottovoce_wire.errors import Code
+from sottovoce_wire.ids import AccountId
 from sottovoce_wire.records import ListFlag
 from tests.faults.sdk.between import Bad, Cut, Mischief, bad_server
 from tests.faults.sdk.world import Peer, peer
@@ -153,6 +156,11 @@ async def next_list(person: Client) -> bytes:
     )
 
 
+def lose_sessions(tables: Tables, account_id: AccountId) -> None:
+    for session in tables.sessions.of_account(account_id):
+        sessions.wipe(tables, session)
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_device_list_that_the_keyserver_rolls_back_is_not_taken(
     hidden_server: ServerProcess, tmp_path: Path
@@ -165,8 +173,7 @@ async def test_a_device_list_that_the_keyserver_rolls_back_is_not_taken(
         account_id = bob.client._registered().account_id
         peer_, _ = await alice.client._directory.bundles(account_id, [], 0)
         assert peer_.device_list != newer, "the keyserver must have gone back"
-        await alice.client._local.transact(lambda tables: tables.sessions._execute("DELETE FROM sessions").fetchall())
-        alice.client._local._store._tables.sessions._unpacked.clear()
+        await alice.client._local.transact(lambda tables: lose_sessions(tables, account_id))
         await alice.send("rolled-bob", "which needs new keys")
         known = await alice.client._local.transact(lambda tables: tables.peers.get(account_id))
         assert known is not None

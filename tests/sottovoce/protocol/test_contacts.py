@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,9 +15,10 @@ from sottovoce.protocol import contacts
 from sottovoce.protocol.opening import Opener
 from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.state import Peer
+from sottovoce.store import events as event_rows
 from sottovoce.store.database import Tables
 from sottovoce_wire import records
-from sottovoce_wire.ids import account_id_text
+from sottovoce_wire.ids import AccountId, account_id_text
 from sottovoce_wire.records import ListFlag
 from tests.sottovoce.people import Person
 
@@ -276,6 +278,50 @@ def test_an_event_takes_the_place_of_one_that_says_the_same(alice: Person, bob: 
     assert isinstance(first, events.KeyserverBehind)
     assert isinstance(second, events.KeyserverBehind)
     assert [first.account_id, second.account_id] == [name(bob), name(alice)]
+
+
+def test_what_others_cause_again_and_again_pushes_no_alarm_out(
+    alice: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_rows, "KEPT", 3)
+    at = datetime.fromtimestamp(NOW, UTC)
+    with bob.store.transaction() as tables:
+        tables.events.add(events.CloneSuspected(at, name(alice)))
+        for number in range(5):
+            tables.events.add(events.MessagesUnreadable(at, 1))
+            tables.events.add(events.MessageFailed(at, name(alice), f"{number:032x}", "refused"))
+    found = told(bob)
+    assert isinstance(found[0], events.CloneSuspected)
+    assert [event.message_id[-1] for event in found if isinstance(event, events.MessageFailed)] == ["2", "3", "4"]
+
+
+def test_two_changes_of_a_list_that_were_not_told_yet_add_up(asked: tuple[Person, Person]) -> None:
+    alice, bob = asked
+    told(bob)
+    added = [alice.own.device, DeviceKeys.generate()]
+    with bob.store.transaction() as tables:
+        contacts.learn(tables, list_after(alice, NOW + 1, ListFlag.RECOVERY, devices=added), NOW)
+    alice.own = replace(alice.own, device_list=list_after(alice, NOW + 1, ListFlag.RECOVERY, devices=added).device_list)
+    with bob.store.transaction() as tables:
+        contacts.learn(tables, list_after(alice, NOW + 2, devices=added), NOW)
+    (event,) = told(bob)
+    assert isinstance(event, events.DevicesChanged)
+    assert (event.added, event.removed, event.is_recovery) == (2, 0, True)
+
+
+@pytest.mark.parametrize("answer", [contacts.decline, contacts.block])
+def test_nothing_is_told_of_an_account_that_is_nobody(
+    asked: tuple[Person, Person], answer: Callable[[Tables, AccountId], None]
+) -> None:
+    """Strangers can make up any number of accounts, and change their lists as often as they like."""
+    alice, bob = asked
+    with bob.store.transaction() as tables:
+        answer(tables, alice.own.account_id)
+        contacts.learn(tables, list_after(alice, 2), NOW)
+        other = list_after(alice, 2, devices=[DeviceKeys.generate()])
+        contacts.note_fork(tables, other.account_id, other.device_list, NOW)
+        assert forked(tables, alice) == other.device_list
+    assert told(bob) == []
 
 
 def test_a_used_number_of_a_contact_is_told_as_a_clone(asked: tuple[Person, Person]) -> None:
