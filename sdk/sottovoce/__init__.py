@@ -6,20 +6,19 @@
         async for message in me.messages():
             print(message.sender, message.text)
 
-What stands here is the whole public API, with `sottovoce.errors`. Names keep their meaning within a major version; the
+What stands here, and `sottovoce.testing`, is the whole public API. Names keep their meaning within a major version; the
 wire protocol and the store's format have versions of their own and say so when they meet one they do not know.
 """
 
 from sottovoce_wire.frames import Ttl
 
-from . import aio, errors, events, sync
+from . import aio, errors, events, stores, sync
 from .client import Client, open_client
 from .crypto.fingerprint import Comparison, Verdict
 from .errors import SottovoceError
 from .events import Event
 from .message import Message, Sent, Status
 from .people import Contact, Request, RequestedMessage, SafetyNumber
-from .stores import StoreReport, change_passphrase, check_store, read_intact
 
 __all__ = [
     "Client",
@@ -33,15 +32,12 @@ __all__ = [
     "Sent",
     "SottovoceError",
     "Status",
-    "StoreReport",
     "Ttl",
     "Verdict",
     "aio",
-    "change_passphrase",
-    "check_store",
     "errors",
     "events",
     "open_client",
-    "read_intact",
+    "stores",
     "sync",
 ]

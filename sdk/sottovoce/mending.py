@@ -5,6 +5,7 @@ Whether and when stands in `protocol.healing`. Nothing here is sent to an accoun
 """
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Final
 
 import trio
@@ -25,8 +26,17 @@ from .store.sent import Repeats
 
 #: Seconds between two looks at what time alone has made due.
 EVERY: Final = 300.0
-#: Envelopes that may be waiting when answers are added: an outbox that does not empty is not filled further.
+#: Envelopes that may be waiting when repeats and receipts are added: an outbox that does not empty is filled no
+#: further, but for accounts that nothing waits for. Else a few whose queues take nothing would silence this device.
 OUTBOX_ENOUGH: Final = 1_000
+#: Beyond this nothing is added for anybody: where everyone is accepted, accounts cost nothing.
+OUTBOX_FULL: Final = 10_000
+
+
+def room(waiting: dict[AccountId, int], account_id: AccountId, everybody: int) -> int:
+    """How many envelopes may be added for an account, where `everybody` has so many waiting in all."""
+    left = OUTBOX_ENOUGH - everybody
+    return left if account_id in waiting else max(left, int(everybody < OUTBOX_FULL))
 
 
 class Mender:
@@ -52,6 +62,7 @@ class Mender:
         self._arrived = arrived
         self._due = trio.Event()
         self._behind: dict[AccountId, int] = {}  # the versions that the keyserver does not have, as told
+        self._asked: dict[AccountId, float] = {}  # and when it was asked for them
 
     def wake(self) -> None:
         """Something is due."""
@@ -88,15 +99,27 @@ class Mender:
 
         wanted, receipted = await self._local.transact(look)
         self._report(receipted)
+        unanswered = None
         try:
-            for account_id, device_id in wanted:
-                await self._renew(account_id, device_id)
-            for account_id, version in await self._local.transact(lambda tables: tables.peers.behind()):
-                await self._catch_up(account_id, version)
+            await self._ask(wanted)
+        except errors.SottovoceError as error:  # what follows needs no keyserver
+            unanswered = error
+        try:
             await self._repeat_all()
             self._wake(await self._local.transact(self._answer))
         finally:
             self._arrived()
+        if unanswered is not None:
+            raise unanswered
+
+    async def _ask(self, wanted: list[tuple[AccountId, DeviceId]]) -> None:
+        """Make the handshakes, and fetch the lists that contacts name: of each once in a while, whatever it names."""
+        for account_id, device_id in wanted:
+            await self._renew(account_id, device_id)
+        for account_id, version in await self._local.transact(lambda tables: tables.peers.behind()):
+            if trio.current_time() - self._asked.get(account_id, -inf) >= EVERY:
+                self._asked[account_id] = trio.current_time()
+                await self._catch_up(account_id, version)
 
     async def _renew(self, account_id: AccountId, device_id: DeviceId) -> None:
         """Make a handshake with a device and send it. If it has no usable keys, that is all for this time."""
@@ -162,8 +185,12 @@ class Mender:
     def _repeat_some(self, tables: Tables) -> tuple[set[str], bool]:
         """The relays that there is something for, and whether more may be due."""
         now_ms = self._local.now_ms()
-        due = tables.sent.repeats_due(now_ms // 1000)
-        if not due or tables.outbox.size() >= OUTBOX_ENOUGH:
+        waiting = tables.outbox.sizes()
+        everybody = sum(waiting.values())
+        due = [
+            each for each in tables.sent.repeats_due(now_ms // 1000) if room(waiting, each.account_id, everybody) > 0
+        ]
+        if not due:
             return set(), False
         repeats, *_ = due
         try:
@@ -195,10 +222,11 @@ class Mender:
         return {waiting.outgoing.message_id for waiting in hopeless}
 
     def _answer(self, tables: Tables) -> set[str]:
-        now = self._local.now_ms() // 1000
-        if tables.outbox.size() >= OUTBOX_ENOUGH:
+        """What waits for an account already is an answer, too: one whose queue takes nothing gets no more of them."""
+        now, waiting = self._local.now_ms() // 1000, tables.outbox.sizes()
+        if sum(waiting.values()) >= OUTBOX_FULL:
             return set()
-        due = healing.answers_due(tables, now)
+        due = [device for device in healing.answers_due(tables, now) if device[0] not in waiting]
         return {origin for device in due for origin in self._acknowledge(tables, *device, now)}
 
     def _acknowledge(self, tables: Tables, account_id: AccountId, device_id: DeviceId, now: int) -> set[str]:

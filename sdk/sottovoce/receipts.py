@@ -14,7 +14,7 @@ from sottovoce_wire.ids import AccountId
 from . import errors
 from .crypto.errors import CryptoRefusal
 from .local import Local, unexpected
-from .mending import OUTBOX_ENOUGH
+from .mending import room
 from .protocol import receipts
 from .protocol.state import Outgoing, Own
 from .store.database import Tables
@@ -88,10 +88,11 @@ class Receipts:
 
     def _give_to(self, tables: Tables, own: Own, due: list[AccountId], now: int) -> set[str]:
         waiting = tables.outbox.sizes()
-        room = min(OUTBOX_ENOUGH - sum(waiting.values()), AT_ONCE)
+        everybody = sum(waiting.values())
         envelopes: list[Outgoing] = []
         for account_id in due:
-            enough = min(room - len(envelopes), ENOUGH_FOR_ONE - waiting.get(account_id, 0))
+            enough = min(room(waiting, account_id, everybody), ENOUGH_FOR_ONE - waiting.get(account_id, 0))
+            enough = min(enough, AT_ONCE - len(envelopes))
             envelopes += _tell(tables, own, account_id, enough, now)
         for envelope in envelopes:
             tables.outbox.add(envelope, now)

@@ -30,7 +30,7 @@ CHECKS = [
     f"mypy {CODE}",
     "lint-imports ",
     "-m pytest --numprocesses auto --dist loadfile",
-    "-m scripts.sabotage --fifth",
+    "-m scripts.sabotage --tenth",
 ]
 
 

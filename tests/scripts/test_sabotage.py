@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sabotage import ROOT, Fault, Verdict, fifth_of, load_faults, try_all, try_fault
+from scripts.sabotage import ROOT, Fault, Verdict, tenth_of, load_faults, try_all, try_fault
 
 ADD = Fault(
     name="add-subtracts",
@@ -128,9 +128,9 @@ def test_the_command_refuses_a_name_that_is_no_fault() -> None:
     assert "no such fault: nonsense" in done.stderr
 
 
-def test_a_fifth_is_another_one_for_each_commit_and_leaves_nothing_out() -> None:
+def test_a_tenth_is_another_one_for_each_commit_and_leaves_nothing_out() -> None:
     faults = load_faults(ROOT / "tests" / "sabotage")
-    fifths = [{fault.name for fault in fifth_of(faults, str(commit))} for commit in range(40)]
-    assert all(len(faults) / 8 < len(fifth) < len(faults) / 3 for fifth in fifths)
-    assert set.union(*fifths) == {fault.name for fault in faults}
-    assert fifths[0] != fifths[1]
+    tenths = [{fault.name for fault in tenth_of(faults, str(commit))} for commit in range(100)]
+    assert all(len(faults) / 16 < len(tenth) < len(faults) / 6 for tenth in tenths)
+    assert set.union(*tenths) == {fault.name for fault in faults}
+    assert tenths[0] != tenths[1]

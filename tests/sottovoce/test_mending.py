@@ -180,8 +180,9 @@ async def test_after_a_failure_the_keyserver_is_left_alone_whatever_comes_in(
 
     async def let_it_run() -> None:
         """Until the task has looked into the store and acted on that, if it does."""
-        await trio.testing.wait_all_tasks_blocked()
-        await task._local.transact(lambda _: None)
+        for _ in range(10):  # as many works as one mending has, and more
+            await trio.testing.wait_all_tasks_blocked()
+            await task._local.transact(lambda _: None)
         await trio.testing.wait_all_tasks_blocked()
 
     async with trio.open_nursery() as nursery:
@@ -198,15 +199,81 @@ async def test_after_a_failure_the_keyserver_is_left_alone_whatever_comes_in(
         nursery.cancel_scope.cancel()
 
 
-async def test_an_outbox_that_does_not_empty_is_not_filled_further(
-    talking: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_outbox_that_does_not_empty_is_not_filled_further(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    waiting = bob.write(alice, "0", NOW)
+    for number in range(50):
+        assert bob.read(alice.write(bob, str(number), NOW), NOW) is Outcome.NEW
+    with bob.store.transaction() as tables:
+        tables.outbox.add(waiting, NOW)
+    await mender(bob, Keyserver(alice)).mend()
+    assert len(outbox(bob)) == 1
+    with bob.store.transaction() as tables:
+        tables.outbox.take_back(waiting.message_id)
+    await mender(bob, Keyserver(alice)).mend()
+    assert outbox(bob) not in ([], [waiting.body])
+
+
+async def test_answers_go_out_while_the_keyserver_is_away(talking: tuple[Person, Person]) -> None:
     alice, bob = talking
     for number in range(50):
         assert bob.read(alice.write(bob, str(number), NOW), NOW) is Outcome.NEW
-    monkeypatch.setattr(mending, "OUTBOX_ENOUGH", 0)
-    await mender(bob, Keyserver(alice)).mend()
+    with bob.store.transaction() as tables:
+        tables.peers.announce(alice.own.account_id, 2)
+    with pytest.raises(errors.ServerUnreachable):
+        await mender(bob, Keyserver(alice, errors.ServerUnreachable("away"))).mend()
+    assert len(outbox(bob)) == 1
+
+
+async def test_the_keyserver_is_asked_for_what_a_contact_names_once_in_a_while(
+    talking: tuple[Person, Person], mock_clock: trio.testing.MockClock
+) -> None:
+    """A contact can name another version in every message."""
+    alice, bob = talking
+    keyserver = Keyserver(alice, errors.UntrustedKeys("nobody"))
+    task = mender(bob, keyserver)
+    for version in range(2, 5):
+        with bob.store.transaction() as tables:
+            tables.peers.announce(alice.own.account_id, version)
+        await task.mend()
+    assert keyserver.asked == 1
+    mock_clock.jump(mending.EVERY)
+    await task.mend()
+    assert keyserver.asked == 2
+
+
+async def test_nothing_goes_to_a_contact_whose_list_has_forked(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    for number in range(50):
+        assert bob.read(alice.write(bob, str(number), NOW), NOW) is Outcome.NEW
+    device, keyserver = (alice.own.account_id, alice.own.device.device_id), Keyserver(alice)
+    with bob.store.transaction() as tables:
+        tables.peers.set_forked_list(alice.own.account_id, b"another")
+    await mender(bob, keyserver).mend()
     assert outbox(bob) == []
+    with bob.store.transaction() as tables:
+        healing.want(tables, *device, Want.LOST, NOW)
+    await mender(bob, keyserver).mend()
+    assert (outbox(bob), keyserver.asked) == ([], 0)
+    with bob.store.transaction() as tables:
+        tables.peers.set_forked_list(alice.own.account_id, None)
+    await mender(bob, keyserver).mend()
+    assert (len(outbox(bob)), keyserver.asked) == (1, 1)
+
+
+async def test_a_full_outbox_keeps_nobody_from_answers_but_those_who_fill_it(
+    talking: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = talking
+    monkeypatch.setattr(mending, "OUTBOX_ENOUGH", 1)
+    others = replace(bob.write(alice, "0", NOW), account_id=AccountId(b"o" * 32))
+    with bob.store.transaction() as tables:
+        for _ in range(2):
+            tables.outbox.add(others, NOW)
+    for number in range(50):
+        assert bob.read(alice.write(bob, str(number), NOW), NOW) is Outcome.NEW
+    await mender(bob, Keyserver(alice)).mend()
+    assert len(outbox(bob)) == 3
 
 
 async def test_a_sign_of_life_that_is_refused_moves_no_ratchet(alice: Person, bob: Person) -> None:

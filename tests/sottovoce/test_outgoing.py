@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from sottovoce import Client, errors, events
 from sottovoce.crypto import identity
-from sottovoce.crypto.identity import DeviceKeys
+from sottovoce.crypto.identity import DeviceKeys, RootKey
 from sottovoce.message import Status
 from sottovoce.store.database import Tables
 from sottovoce.testing import World
@@ -34,6 +34,12 @@ async def alice(world: World) -> Client:
 @pytest.fixture
 async def bob(world: World) -> Client:
     return await world.person("bob", accept_everyone=True)
+
+
+def root_of(tables: Tables) -> RootKey:
+    account = tables.account.get()
+    assert account is not None
+    return account.root
 
 
 async def told(client: Client) -> list[events.Event]:
@@ -136,13 +142,13 @@ async def test_a_fork_that_sending_finds_is_told_to_who_waits_for_events(
     autojump_clock: MockClock, world: World, alice: Client, bob: Client
 ) -> None:
     await acquaint(alice, bob)
-    account_id = bob._registered().account_id
+    account_id, root = bob._registered().account_id, await look(bob, root_of)
 
     def fork(tables: Tables) -> None:
         known = tables.peers.get(account_id)
         assert known is not None
         other = identity.make_device_list(
-            account.root,
+            root,
             [DeviceKeys.generate().consent(account_id)],
             version=1,
             previous=records.NO_LIST_HASH,
@@ -151,8 +157,6 @@ async def test_a_fork_that_sending_finds_is_told_to_who_waits_for_events(
         )
         tables.peers.put(replace(known, device_list=other))
 
-    account = await look(bob, lambda tables: tables.account.get())
-    assert account is not None
     await look(alice, fork)
     found: list[events.Event] = []
 

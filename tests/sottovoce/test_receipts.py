@@ -194,6 +194,19 @@ async def test_an_outbox_that_does_not_empty_gets_no_more_receipts(
     await until_nothing_is_owed(bob)
 
 
+async def test_an_outbox_that_others_fill_keeps_no_receipt_from_who_has_nothing_waiting(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await acquaint(alice, bob)
+    carol = await world.person("carol", accept_everyone=True)
+    await acquaint(carol, bob)
+    monkeypatch.setattr(mending, "OUTBOX_ENOUGH", 1)
+    world.faults.refuse(Code.QUEUE_FULL, None, to="carol", retry_after=LONG)
+    for text in ("for nobody", "to hear of"):
+        await bob.send("carol", text)
+    await until((await alice.send("bob", "hello")).wait_delivered)
+
+
 async def until_nothing_is_owed(client: Client) -> None:
     for _ in range(100):
         if await look(client, lambda tables: tables.receipts.size() + tables.outbox.size()) == 0:

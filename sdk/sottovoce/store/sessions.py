@@ -181,7 +181,7 @@ class SessionTable:
         """The sending sessions with contacts on which an answer is due: after so many messages, or by the time."""
         return self._some(
             "WHERE answer_by IS NOT NULL AND (answer_by <= ? OR owed >= ?) AND replaced_at IS NULL"
-            " AND account_id IN (SELECT account_id FROM peers WHERE is_contact)",
+            " AND account_id IN (SELECT account_id FROM peers WHERE is_contact AND forked_list IS NULL)",
             now,
             messages,
         )

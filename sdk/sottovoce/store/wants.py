@@ -42,10 +42,10 @@ class WantTable:
         return row.get is not None
 
     def of_contacts(self) -> Sequence[tuple[AccountId, DeviceId]]:
-        """The devices of contacts with which a handshake is wanted."""
+        """The devices of contacts with which a handshake is wanted. Nothing goes to an account that has forked."""
         rows = self._execute(
             "SELECT DISTINCT account_id, device_id FROM wanted_handshakes WHERE wanted = 1"
-            " AND account_id IN (SELECT account_id FROM peers WHERE is_contact)"
+            " AND account_id IN (SELECT account_id FROM peers WHERE is_contact AND forked_list IS NULL)"
         )
         return [(AccountId(account_id), DeviceId(device_id)) for account_id, device_id in rows]
 
