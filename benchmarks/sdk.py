@@ -114,8 +114,7 @@ class Pair:
         filled_from, filled = await self.ann("pour", "bob", sizes.backlog, sizes.tasks)
         began = time.monotonic()
         await self.bob("open")
-        await self.bob("listen")
-        _, ended = await self.bob("take", sizes.backlog)
+        ended = await self.bob("take_pages", sizes.backlog)
         return {
             "backlog_s": sizes.backlog / (ended - began),
             "fill_s": sizes.backlog / (filled - filled_from),

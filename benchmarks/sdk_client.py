@@ -36,7 +36,7 @@ class Program:
     @property
     def orders(self) -> dict[str, Order]:
         """What can be asked of it."""
-        every = self.open, self.close, self.register, self.listen, self.send, self.pour, self.take
+        every = self.open, self.close, self.register, self.listen, self.send, self.pour, self.take, self.take_pages
         return {order.__name__: order for order in every}
 
     async def open(self) -> float:
@@ -85,6 +85,17 @@ class Program:
         ended = time.monotonic()
         await message.mark_handled()
         return float(message.text.split()[0]), ended
+
+    async def take_pages(self, count: int) -> float:
+        """Read so many messages, a page at a time: when the last was there."""
+        pages = self._client.pages()
+        while count > 0:
+            page = await anext(pages)
+            count -= len(page)
+        ended = time.monotonic()
+        for message in page:
+            await message.mark_handled()
+        return ended
 
 
 def _stamped() -> str:

@@ -11,7 +11,7 @@ ROWS: Final = (
     Row("p50_ms", "send() to the message in the other's iterator, one at a time", 6),
     Row("p99_ms", "the same, 99th percentile"),
     Row("oneway_s", "one way, many tasks that send, until the last was read", 1_000),
-    Row("backlog_s", "a backlog, from opening the client until the last was read", 2_500),
+    Row("backlog_s", "a backlog in pages, from opening the client until the last was read", 2_500),
     Row("open_ms", "opening a store with 100,000 messages and 1,000 sessions", 300),
     Row("rss_mib", "memory of the receiving process after the backlog"),
 )
