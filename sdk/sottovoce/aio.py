@@ -139,6 +139,7 @@ class Message(Face[message.Message]):
     received_at = Reading(message.Message, lambda of: of.received_at)
     attempt = Reading(message.Message, lambda of: of.attempt)
     reply = _awaiting(message.Message.reply, Sent)
+    answer = _awaiting(message.Message.answer, Sent)
     mark_handled = _awaiting(message.Message.mark_handled, plain)
     processing = _entering(message.Message.processing)
 

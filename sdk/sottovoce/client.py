@@ -3,7 +3,7 @@
 This file joins the parts; receiving, sending, registration, sessions and the store each have their own.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -36,7 +36,7 @@ from .receiving import Receiver
 from .registration import Registration, own_of, prepare
 from .sending import Sender
 from .store.account import Account
-from .store.database import open_store
+from .store.database import Tables, open_store
 from .store.unlock import unlock_by
 
 #: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
@@ -136,7 +136,7 @@ class Client:
         self._registration = Registration(local, directory)
         self._sender = Sender(local, origin, nursery, self._settled, network, self._connection_changed, self._mend)
         self._receipts = Receipts(local, self._sender.wake, is_on=choices.receipts)
-        self._incoming = Incoming(local, self.send, self._receipts)
+        self._incoming = Incoming(local, self._reply, self._receipts)
         self._people = People(local, directory, origin, self._arrived, self._renew_contact_key)
         self._writer = Writer(local, directory, self._sender.wake, self._incoming.wake)
         self._registering = trio.Lock()
@@ -302,10 +302,17 @@ class Client:
         UntrustedKeys, AccountForked, Blocked, MessageTooLarge, InvalidInput, StoreFailed, and ServerUnreachable only
         where keys must be fetched. Cancellation: either nothing happened, or the message goes out.
         """
+        return await self._write(to, text, ttl)
+
+    async def _reply(self, to: str, also: Callable[[Tables], None], text: str) -> Sent:
+        return await self._write(to, text, Ttl.MONTH, also)
+
+    async def _write(self, to: str, text: str, ttl: Ttl, also: Callable[[Tables], None] = lambda _: None) -> Sent:
         own = self._registered()
+        _check_message(text, ttl)
         assert self._account is not None  # noqa: S101 - it is registered
         await self._registration.keep_fresh(self._account)
-        return await self._writer.write(own, await self._people.resolve(to), text, ttl)
+        return await self._writer.write(own, await self._people.resolve(to), text, ttl, also)
 
     async def sent(self, message_id: str) -> Sent:
         """The handle of a message that was sent before, also by an earlier run of the program, by its id.
@@ -372,7 +379,8 @@ class Client:
         await self._people.answer(who, "decline")
 
     async def block(self, who: str) -> None:
-        """Show nothing of an account from now on, and send it nothing. It is not told.
+        """Keep and show nothing of what an account writes from now on, and send it nothing. What was accepted before
+        stays. It is not told.
 
         If it was a contact, the others are given a new key to this device's contact queue, and the one that it has is
         worth what a stranger's is; after more than 50 in a month that can take 12 hours."""
@@ -410,6 +418,12 @@ class Client:
         if self._own is None or self._account is None or not self._account.registered:
             raise errors.NotRegistered("this store has no registered account")
         return self._own
+
+
+def _check_message(text: object, ttl: object) -> None:
+    """Not every caller has a type checker."""
+    if not isinstance(text, str) or not isinstance(ttl, Ttl):
+        raise errors.InvalidInput("a message is a str, and its time to live one of sottovoce.Ttl")
 
 
 def _check_invite_code(text: str) -> None:

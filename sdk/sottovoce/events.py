@@ -22,6 +22,11 @@ class RequestArrived(_Event, frozen=True):
     account_id: str
 
 
+class RequestsFull(_Event, frozen=True):
+    """Strangers have written more than is kept. What they write now is dropped until requests are accepted, declined or
+    blocked."""
+
+
 class DevicesChanged(_Event, frozen=True):
     """An account has signed another list of devices. Messages go to the new ones from now on, and no longer to the
     removed ones. `added` and `removed` count all changes since the application was last told. `is_recovery`: it was
@@ -99,6 +104,7 @@ class ConnectionChanged(_Event, frozen=True):
 
 Event: TypeAlias = (
     RequestArrived
+    | RequestsFull
     | DevicesChanged
     | AccountForked
     | AccountEnded

@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from math import inf
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import trio
+
+from sottovoce_wire.ids import account_id_text
 
 from . import errors
 from .events import ConnectionChanged, Event
@@ -25,10 +27,14 @@ T = TypeVar("T")
 CHANGES_KEPT: Final = 100
 
 
+#: Sends a text to an account, and does something else in the same transaction.
+Reply: TypeAlias = Callable[[str, Callable[[Tables], None], str], Awaitable[Sent]]
+
+
 class Incoming:
     """The messages and events of one client."""
 
-    def __init__(self, local: Local, reply: Callable[[str, str], Awaitable[Sent]], receipts: Receipts) -> None:
+    def __init__(self, local: Local, reply: Reply, receipts: Receipts) -> None:
         self._local = local
         self._reply = reply
         self._receipts = receipts
@@ -87,8 +93,19 @@ class Incoming:
                 return None
 
     def _present(self, tables: Tables, unhandled: Unhandled) -> Message:
-        name = tables.peers.name_of(unhandled.message.account_id)
-        return make_message(unhandled, name, self._reply, partial(self._mark_handled, unhandled.position))
+        who, position = unhandled.message.account_id, unhandled.position
+        return make_message(
+            unhandled,
+            tables.peers.name_of(who),
+            partial(self._reply, account_id_text(who), _nothing),
+            partial(self._answer, account_id_text(who), position),
+            partial(self._mark_handled, position),
+        )
+
+    async def _answer(self, who: str, position: int, text: str) -> Sent:
+        sent = await self._reply(who, lambda tables: self._receipts.handled(tables, position), text)
+        self._receipts.wake()
+        return sent
 
     async def _mark_handled(self, position: int) -> None:
         await self._local.transact(lambda tables: self._receipts.handled(tables, position))
@@ -146,3 +163,7 @@ def _seconds(timeout: float | None) -> float:
     if not timeout >= 0:
         raise errors.InvalidInput("a timeout is a number of seconds, and not negative")
     return timeout
+
+
+def _nothing(_: Tables) -> None:
+    pass

@@ -135,12 +135,18 @@ class Message:
     sent_at: datetime
     received_at: datetime
     attempt: int
-    _reply: Callable[[str, str], Awaitable[Sent]] = field(repr=False, compare=False)
+    _reply: Callable[[str], Awaitable[Sent]] = field(repr=False, compare=False)
+    _answer: Callable[[str], Awaitable[Sent]] = field(repr=False, compare=False)
     _mark_handled: Callable[[], Awaitable[None]] = field(repr=False, compare=False)
 
     async def reply(self, text: str) -> Sent:
         """Send `text` to the sender. Raises what `Client.send` raises. Cancellation: as there."""
-        return await self._reply(self.account_id, text)
+        return await self._reply(text)
+
+    async def answer(self, text: str) -> Sent:
+        """Send `text` to the sender and count this message as handled, in one step: a program that is killed has done
+        both or neither. Raises what `Client.send` raises. Cancellation: as there."""
+        return await self._answer(text)
 
     @asynccontextmanager
     async def processing(self) -> AsyncIterator[None]:
@@ -158,7 +164,8 @@ class Message:
 def make_message(
     unhandled: Unhandled,
     name: str | None,
-    reply: Callable[[str, str], Awaitable[Sent]],
+    reply: Callable[[str], Awaitable[Sent]],
+    answer: Callable[[str], Awaitable[Sent]],
     mark_handled: Callable[[], Awaitable[None]],
 ) -> Message:
     """The application's view of a stored message; `name` is a pinned username of the sender."""
@@ -173,5 +180,6 @@ def make_message(
         moment(incoming.received_at),
         unhandled.attempts + 1,
         reply,
+        answer,
         mark_handled,
     )

@@ -41,17 +41,22 @@ class Writer:
         self._noticed = noticed
         self._handles: weakref.WeakValueDictionary[MessageId, Sent] = weakref.WeakValueDictionary()
 
-    async def write(self, own: Own, account_id: AccountId, text: str, ttl: Ttl) -> Sent:
-        """Encrypt `text` for every device of the account; it is durable when this returns."""
+    async def write(
+        self, own: Own, account_id: AccountId, text: str, ttl: Ttl, also: Callable[[Tables], None] = lambda _: None
+    ) -> Sent:
+        """Encrypt `text` for every device of the account, and do what there is `also` in the same transaction; it is
+        durable when this returns."""
         if account_id == own.account_id:
             raise errors.InvalidInput("a message to oneself has no recipient")
         if len(_utf8(text)) > MAX_TEXT:
             raise errors.MessageTooLarge(f"a message has at most {MAX_TEXT} bytes of text")
         message_id = MessageId(primitives.random_bytes(16))
-        await self._encrypt(own, account_id, Text(message_id, self._local.now_ms(), text), ttl)
+        await self._encrypt(own, account_id, Text(message_id, self._local.now_ms(), text), ttl, also)
         return self._handle(message_id)
 
-    async def _encrypt(self, own: Own, account_id: AccountId, text: Text, ttl: Ttl) -> None:
+    async def _encrypt(
+        self, own: Own, account_id: AccountId, text: Text, ttl: Ttl, also: Callable[[Tables], None]
+    ) -> None:
         """Put the text in the outbox, after fetching the bundles of devices that there is no session with."""
         now = self._local.now_ms() // 1000
 
@@ -66,6 +71,7 @@ class Writer:
                 tables.outbox.add(envelope, now)
             devices = tuple(envelope.device_id for envelope in envelopes)
             tables.sent.add(SentMessage(text.message_id, account_id, devices, text.text, ttl, text.sent_at))
+            also(tables)
             return {envelope.address.origin for envelope in envelopes}
 
         def put_or_ask(tables: Tables) -> set[str] | list[DeviceId]:

@@ -214,7 +214,10 @@ def _known(tables: Tables, account_id: AccountId) -> bytes:
     """The account's signed device list."""
     peer = tables.peers.get(account_id)
     if peer is None:
-        raise errors.UnknownRecipient("this client has never met that account", hint="write to it first")
+        raise errors.UnknownRecipient(
+            "this client has never met that account",
+            hint="if it has written, that is not fetched yet; or write to it",
+        )
     return peer.device_list
 
 

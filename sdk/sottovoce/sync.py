@@ -162,6 +162,7 @@ class Message(Face[message.Message]):
     received_at = Reading(message.Message, lambda of: of.received_at)
     attempt = Reading(message.Message, lambda of: of.attempt)
     reply = _blocking(message.Message.reply, Sent)
+    answer = _blocking(message.Message.answer, Sent)
     mark_handled = _blocking(message.Message.mark_handled, plain)
     processing = _entering(message.Message.processing)
 

@@ -93,7 +93,9 @@ def test_a_filled_store_holds_what_it_is_measured_with(tmp_path: Path) -> None:
     with store.transaction() as tables:
         prepare(tables, "http://127.0.0.1:1", "http://127.0.0.1:1", int(time.time()))
     store.close()
-    sdk_archive.fill(path, witness.state_folder(), 20, 3)
+    folder = witness.state_folder()
+    assert folder is not None
+    sdk_archive.fill(path, folder, 20, 3)
     store = open_store(path)
     with store.transaction() as tables:
         assert tables.inbox.unhandled(100) == []

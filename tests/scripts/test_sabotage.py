@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.sabotage import ROOT, Fault, Verdict, tenth_of, load_faults, try_all, try_fault
+from scripts.sabotage import ROOT, Fault, Verdict, load_faults, tenth_of, try_all, try_fault
 
 ADD = Fault(
     name="add-subtracts",

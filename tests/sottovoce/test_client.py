@@ -365,3 +365,11 @@ def _stored(server: ServerProcess) -> dict[bytes, bytes]:
     """What the relay holds, read from its database file."""
     with sqlite3.connect(server.folder / "relay.db") as database:
         return dict(database.execute("SELECT name, body FROM envelopes").fetchall())
+
+
+async def test_what_is_no_text_or_no_time_to_live_is_refused(shared_server: ServerProcess, tmp_path: Path) -> None:
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("careless")
+        for text, ttl in ((None, sottovoce.Ttl.DAY), (b"bytes", sottovoce.Ttl.DAY), ("text", 60)):
+            with pytest.raises(errors.InvalidInput):
+                await alice.send("nobody", text, ttl=ttl)  # type: ignore[arg-type]

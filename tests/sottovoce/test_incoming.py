@@ -1,6 +1,6 @@
 """Handing messages over: what is written before the next is shown."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from sottovoce.local import Local
 from sottovoce.message import Sent
 from sottovoce.protocol import state
 from sottovoce.receipts import Receipts
-from sottovoce.store.database import open_store
+from sottovoce.store.database import Tables, open_store
 from sottovoce_wire.ids import AccountId, DeviceId, MessageId
 
 
@@ -36,7 +36,7 @@ class Inbox:
         return Incoming(self.local, reply, Receipts(self.local, lambda _: None, is_on=False))
 
 
-async def reply(_to: str, _text: str) -> Sent:
+async def reply(_to: str, _also: Callable[[Tables], None], _text: str) -> Sent:
     raise AssertionError("nobody replies here")
 
 

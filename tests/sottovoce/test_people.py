@@ -80,7 +80,7 @@ async def test_a_declined_request_is_gone(two: tuple[Client, Client]) -> None:
 
 async def test_nothing_of_a_blocked_contact_is_shown_and_nothing_is_sent_to_it(two: tuple[Client, Client]) -> None:
     alice, bob = two
-    await bob.send(name(alice), "hello")
+    await (await bob.send(name(alice), "hello")).wait_sent()
     assert alice.account_id is not None
     await bob.block(alice.account_id)
     await (await requested(alice)).accept()
@@ -201,3 +201,31 @@ async def test_a_program_that_dies_with_a_message_in_hand_can_tell_when_it_sees_
     alice._incoming._shown = ()
     await bob.send(name(alice), "next")
     assert await heard(alice) == "next"
+
+
+async def test_an_answer_goes_out_and_its_message_counts_as_handled_in_one_step(two: tuple[Client, Client]) -> None:
+    alice, bob = two
+    await bob.send(name(alice), "question")
+    await (await requested(alice)).accept()
+    async for message in alice.messages():
+        await message.answer("answer")
+        break
+    alice._incoming._shown = ()  # as after a restart
+    await bob.send(name(alice), "next")
+    assert await heard(alice) == "next"
+    assert await heard(bob) == "answer"
+
+
+async def test_an_answer_that_cannot_be_sent_leaves_its_message_unhandled(two: tuple[Client, Client]) -> None:
+    alice, bob = two
+    await bob.send(name(alice), "question")
+    await (await requested(alice)).accept()
+    async for message in alice.messages():
+        with pytest.raises(errors.MessageTooLarge):
+            await message.answer("x" * 100_000)
+        await alice.block(message.account_id)
+        with pytest.raises(errors.Blocked):
+            await message.answer("blocked")
+        break
+    alice._incoming._shown = ()
+    assert await heard(alice) == "question"

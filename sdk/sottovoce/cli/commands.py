@@ -72,6 +72,8 @@ def _line(event: Event) -> str:
             return f"{trouble}; trying again"
         case events.RequestArrived(account_id=who):
             return f"somebody new has written, {who}: see `sottovoce requests`"
+        case events.RequestsFull():
+            return "strangers have written more than is kept: see `sottovoce requests`"
         case events.DevicesChanged(account_id=who, is_recovery=True):
             return f"{who} has recovered the account: every device is new, compare safety numbers"
         case events.DevicesChanged(account_id=who, added=added, removed=removed):

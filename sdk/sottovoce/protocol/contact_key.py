@@ -26,6 +26,11 @@ def want(state: State) -> None:
         state.account.prepare_contact_key(SendKey(primitives.random_bytes(32)))
 
 
+def want_fresh(state: State) -> None:
+    """The same in a state that is a copy: the key that was prepared may have been given out, and demoted, since."""
+    state.account.prepare_contact_key(SendKey(primitives.random_bytes(32)))
+
+
 def due(state: State, now: int) -> SendKey | None:
     """The key that the relay is to know from now on, in the place of the present one, which it is to demote."""
     count, last = state.account.contact_keys_replaced(now - limits.DEMOTED_LIFETIME)

@@ -39,6 +39,7 @@ def admit(state: State, message: Incoming, *, everyone: bool) -> bool | None:
     is_full = messages >= REQUEST_MESSAGES or size >= REQUEST_BYTES or total >= REQUESTS_BYTES
     if is_full or (not messages and accounts >= REQUESTS):
         state.inbox.drop_request(account_id)
+        state.events.add(events.RequestsFull(_moment(message.received_at)))
         return None
     stored = state.inbox.add(message, is_request=True)
     if stored and not messages:

@@ -114,7 +114,7 @@ def notice_silence(state: State, now: int) -> None:
 def restored(state: State, now: int) -> None:
     """The state is a copy of an earlier one, whose next keys were used meanwhile: nothing is sent under its sessions,
     and every contact's device gets a new handshake. Its contact key may have been demoted since."""
-    contact_key.want(state)
+    contact_key.want_fresh(state)
     for account_id, device_id in state.sessions.retire(now):
         want(state, account_id, device_id, Want.RESTORED, now)
 

@@ -157,6 +157,7 @@ def test_many_strangers_leave_a_bounded_number_of_requests(
         stranger.meet(bob, NOW)
         assert bob.read(stranger.write(bob, "me too", NOW), NOW) is outcome
     assert bob.read(alice.write(bob, "still here", NOW), NOW) is Outcome.NEW
+    assert events.RequestsFull in [type(event) for event in told(bob)]
 
 
 # --- Device lists -----------------------------------------------------------------------------------------------------
