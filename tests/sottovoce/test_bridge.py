@@ -343,7 +343,7 @@ with sottovoce.sync.open_client("parent.db", server="{NOWHERE}") as me:
 
 
 SECOND_CTRL_C = """
-import sys, trio
+import sys, threading, trio
 from sottovoce._bridge import trio_thread
 from sottovoce.sync import _wait
 
@@ -352,15 +352,17 @@ async def linger():
     with trio.CancelScope(shield=True):
         while not leave:
             await trio.sleep(0.001)
-            if not told and call._scope.cancel_called:
-                told.append(print("cancelled", flush=True))
+            if not told.is_set() and call._scope.cancel_called:
+                print("cancelled", flush=True)
+                told.set()
 
-leave, told = [], []
+leave, told = [], threading.Event()
 call = trio_thread().call(linger)
 try:
     _wait(call)
 except KeyboardInterrupt as error:
     print(type(error.__context__).__name__)
+told.wait()  # or the program ends with this thread's hands on its output
 leave.append(True)
 """
 
