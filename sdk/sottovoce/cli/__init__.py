@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from .app import run
     except ModuleNotFoundError as missing:
-        sys.exit(f"sottovoce: the command needs {missing.name}; install it with: pip install 'sottovoce[cli]'")
+        sys.exit(f"sottovoce: the command needs {missing.name}; in a clone, pip install '.[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
     run()
