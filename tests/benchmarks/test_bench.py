@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import relay, report
 from benchmarks.__main__ import main
+from tests.processes import processes_of
 
 ROOT = Path(__file__).parents[2]
 TINY = relay.Sizes(
@@ -33,12 +34,6 @@ TINY = relay.Sizes(
     echo_idle=10,
     commits=3,
 )
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines of running processes that name the folder."""
-    lines = [path.read_bytes().replace(b"\0", b" ").decode() for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return [line for line in lines if str(folder) in line]
 
 
 @pytest.fixture

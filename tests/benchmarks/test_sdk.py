@@ -19,7 +19,8 @@ from benchmarks.crypto_report import Row
 from sottovoce.registration import prepare
 from sottovoce.store import witness
 from sottovoce.store.database import open_store
-from tests.benchmarks.test_bench import ROOT, processes_of
+from tests.benchmarks.test_bench import ROOT
+from tests.processes import processes_of
 
 TINY = sdk.Sizes(latency=2, oneway=70, backlog=70, tasks=10, archive=20, sessions=3, floors=3)
 ROWS = {row.key: row for row in sdk_report.ROWS}

@@ -14,6 +14,7 @@ import pytest
 from scripts import demo
 from scripts.demo import DemoError, Text, check_search, evidence, first_difference, own_text, read_text, search_host
 from scripts.leaks import Search
+from tests.processes import processes_of
 
 LINES = [
     "A first line that is long enough.",
@@ -35,12 +36,6 @@ def run_demo(file: Path, home: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=100,
     )
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines of running processes that name the folder."""
-    lines = [path.read_bytes().replace(b"\0", b" ").decode() for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return [line for line in lines if str(folder) in line and "scripts.demo" not in line]
 
 
 def test_the_story_ends_well_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""A running process is found by what its command line names, and one that ends meanwhile is no error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import processes_of
+
+
+def test_a_process_is_found_while_it_runs(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()", tmp_path], stdin=subprocess.PIPE) as process:
+        assert [line.count(str(tmp_path)) for line in processes_of(tmp_path)] == [1]
+        process.communicate(b"\n")
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("ended", [FileNotFoundError, ProcessLookupError])
+def test_a_process_that_ends_while_it_is_looked_at_is_not_running(
+    monkeypatch: pytest.MonkeyPatch, ended: type[OSError]
+) -> None:
+    def read_bytes(path: Path) -> bytes:
+        if path.parent.name == str(os.getpid()):
+            raise ended
+        return b"python\0/here"
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    assert set(processes_of(Path("/here"))) == {"python /here"}
