@@ -21,10 +21,15 @@ def test_a_process_is_found_while_it_runs(tmp_path: Path) -> None:
 def test_a_process_that_ends_while_it_is_looked_at_is_not_running(
     monkeypatch: pytest.MonkeyPatch, ended: type[OSError]
 ) -> None:
-    def read_bytes(path: Path) -> bytes:
-        if path.parent.name == str(os.getpid()):
-            raise ended
-        return b"python\0/here"
+    own = Path(f"/proc/{os.getpid()}/cmdline")
+    program = Path(own.read_bytes().split(b"\0")[0].decode())
+    assert processes_of(program) != []
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    assert set(processes_of(Path("/here"))) == {"python /here"}
+    def read_bytes(path: Path) -> bytes:
+        if path == own:
+            raise ended
+        return b""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", read_bytes)
+        assert processes_of(program) == []

@@ -78,21 +78,30 @@ async def test_a_declined_request_is_gone(two: tuple[Client, Client]) -> None:
     assert [message.text for message in (await requested(bob)).messages] == ["please"]
 
 
-async def test_nothing_of_a_blocked_contact_is_shown_and_nothing_is_sent_to_it(two: tuple[Client, Client]) -> None:
-    alice, bob = two
-    await (await bob.send(name(alice), "hello")).wait_sent()
-    assert alice.account_id is not None
-    await bob.block(alice.account_id)
-    await (await requested(alice)).accept()
-    assert bob.account_id is not None
-    await (await alice.send(bob.account_id, "unseen")).wait_sent()
-    with pytest.raises(errors.Blocked) as refused:
-        await bob.send(name(alice), "no")
-    assert "unblock" in refused.value.diagnostics()
-    await bob.unblock(alice.account_id)
-    await alice.send(bob.account_id, "seen")
-    request = await requested(bob)
-    assert [message.text for message in request.messages] == ["seen"]
+async def test_nothing_of_a_blocked_contact_is_shown_and_nothing_is_sent_to_it(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
+        await alice.register("blocked-from-the-start")
+        assert alice.account_id is not None
+        async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+            await bob.register("blocks-from-the-start")
+            assert bob.account_id is not None
+            await (await bob.send(name(alice), "hello")).wait_sent()
+            await bob.block(alice.account_id)
+        await (await requested(alice)).accept()
+        await (await alice.send(bob.account_id, "unseen")).wait_sent()
+        async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
+            with trio.fail_after(PATIENCE):
+                await bob.wait_caught_up()
+            with pytest.raises(errors.Blocked) as refused:
+                await bob.send(name(alice), "no")
+            assert "unblock" in refused.value.diagnostics()
+            await bob.unblock(alice.account_id)
+            assert bob.account_id is not None
+            await alice.send(bob.account_id, "seen")
+            request = await requested(bob)
+            assert [message.text for message in request.messages] == ["seen"]
 
 
 async def test_a_relay_takes_the_new_key_and_goes_on_taking_what_comes_under_the_one_of_the_blocked(
