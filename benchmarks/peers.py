@@ -17,15 +17,12 @@ from typing import Final
 
 from .client import Tally
 from .outcome import Outcome
-from .servers import Server, free_port, process
+from .servers import Server, free_port, process, until_it_listens
 from .talkers import LogIn, MqttTalker, Talker, XmppTalker
-from .wire import BenchError
 
 _SENDERS: Final = 8
 _RECEIVERS: Final = 20
 _PAIRS: Final = 4
-#: How long a server may take until it listens.
-_START_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -142,21 +139,8 @@ async def _running(peer: Peer) -> AsyncIterator[tuple[Server, int]]:
     with tempfile.TemporaryDirectory(prefix="sottovoce-bench-") as name:
         folder, port = Path(name), free_port()
         async with process(peer.prepare(folder, port), folder, {}) as started:
-            await _until_it_listens(started, port)
+            await until_it_listens(started, port)
             yield Server(started.pid, f"127.0.0.1:{port}"), port
-
-
-async def _until_it_listens(started: asyncio.subprocess.Process, port: int) -> None:
-    async with asyncio.timeout(_START_SECONDS):
-        while started.returncode is None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
-    raise BenchError(f"it ended with {started.returncode}")
 
 
 async def measure(peer: Peer, count: int, turns: int) -> Outcome:

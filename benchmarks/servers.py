@@ -131,6 +131,20 @@ async def process(
         await _whatever_happens(_end(started))
 
 
+async def until_it_listens(started: asyncio.subprocess.Process, port: int) -> None:
+    """Wait for a server that does not say when it is ready. Raises BenchError if it ends instead."""
+    async with asyncio.timeout(_START_SECONDS):
+        while started.returncode is None:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+    raise BenchError(f"it ended with {started.returncode}")
+
+
 async def _whatever_happens(work: Coroutine[Any, Any, None]) -> None:
     """Await it to its end, also if this task is cancelled meanwhile: what follows relies on it."""
     task = asyncio.ensure_future(work)

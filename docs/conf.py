@@ -24,19 +24,17 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
-FACES = ("sottovoce.sync.", "sottovoce.aio.")
 #: How the union of all events looks in a signature.
 EVENTS = " | ".join(f"~sottovoce.events.{each.__name__}" for each in get_args(Event))
 
 
 def _signature(
-    _app: Sphinx, what: str, name: str, _of: Any, _options: Any, signature: str | None, returns: str | None
+    _app: Sphinx, what: str, _name: str, _of: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Nobody makes these objects, so that what their classes take says nothing; and what a face's method returns is
-    of that face, where its signature, the trio client's, names the trio client's."""
+    """Nobody makes these objects, so that what their classes take says nothing."""
     if what in ("class", "exception"):
         return "", None
-    return signature, None if name.startswith(FACES) else (returns or "").replace(EVENTS, "Event") or None
+    return signature, (returns or "").replace(EVENTS, "Event") or None
 
 
 def _docstring(_app: Sphinx, what: str, _name: str, of: Any, _options: Any, lines: list[str]) -> None:

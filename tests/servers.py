@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,20 +10,26 @@ from pathlib import Path
 
 
 class ServerProcess:
-    """`sottovoce-server` on loopback, with its data in `folder`. The port stays the same over restarts."""
+    """`sottovoce-server` on loopback, with its data in `folder`. The port stays the same over restarts.
+
+    A socket that does not listen keeps the port meanwhile: nobody else is given it while the server is away.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.url = ""
-        self._port = 0
+        self._port = socket.socket()
+        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._port.bind(("127.0.0.1", 0))
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it, and return when it answers."""
+        port = str(self._port.getsockname()[1])
         log = (self.folder.parent / f"{self.folder.name}.log").open("a")
         with log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sottovoce_server", "--data", str(self.folder), "--port", str(self._port)],
+                [sys.executable, "-m", "sottovoce_server", "--data", str(self.folder), "--port", port],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -31,11 +38,15 @@ class ServerProcess:
         line = self._process.stdout.readline()
         assert " ready at " in line, line + self.log()
         self.url = line.split()[-1]
-        self._port = int(self.url.rpartition(":")[2])
 
     def log(self) -> str:
         """Everything it has written to stderr."""
         return (self.folder.parent / f"{self.folder.name}.log").read_text()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it answers nothing any more, and keeps its connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """SIGKILL: no chance to finish anything."""
@@ -58,6 +69,7 @@ class ServerProcess:
         """Whatever happened, leave nothing running."""
         if self._process is not None:
             self.kill()
+        self._port.close()
 
 
 @contextlib.contextmanager

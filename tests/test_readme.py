@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text("utf-8")
 PRINTED_ADDRESS = "http://127.0.0.1:8480"
+DATABASES = ("relay", "keyserver")
 
 
 @pytest.fixture
@@ -104,6 +105,25 @@ def test_the_page_on_hosting_is_followed_with_its_own_file(tmp_path: Path) -> No
         assert {path.name for path in (tmp_path / "sottovoce-data").glob("*.db")} == {"relay.db", "keyserver.db"}
         started.process.send_signal(signal.SIGTERM)
         assert started.wait() == (0, "")
+
+
+def test_a_backup_is_made_and_put_back_as_the_page_says(tmp_path: Path) -> None:
+    """What copying is like beside a running server, the tests of the hosting package show."""
+    path = os.pathsep.join([str(BIN), os.environ["PATH"]])
+    copying, putting_back = [block for block in hosting("") if " db " in block]
+    followed = subprocess.run(
+        ["sh", "-e", "-c", "sottovoce-server db upgrade\n" + copying + putting_back],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert followed[-4:-2] == [f"backup/{name}.db is a copy of sottovoce-data/{name}.db" for name in DATABASES]
+    assert [line.split(":")[0] for line in followed[-2:]] == [
+        f"sottovoce-data/{name}.db is ready" for name in DATABASES
+    ]
+    assert {"backup", "sottovoce-data", "sottovoce-data-before"} == {each.name for each in tmp_path.iterdir()}
 
 
 def test_the_two_servers_apart_start_as_the_page_says(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def serving(data: Path) -> list[str | Path]:
 
 
 def get(server: ServerProcess, path: str) -> httpx.Response:
-    return httpx.get(server.url + path, trust_env=False)
+    return httpx.get(server.url + path, timeout=PATIENCE, trust_env=False)
 
 
 @pytest.mark.parametrize("command", [[], ["serve"]], ids=["bare", "serve"])
@@ -156,7 +156,7 @@ def test_one_file_has_the_settings_of_both_servers_and_metrics_of_both_are_serve
         assert server.process.stdout is not None
         name, metrics = server.process.stdout.readline().split(": metrics at ")
         assert name == "sottovoce-server"
-        text = httpx.get(metrics.strip(), trust_env=False).text
+        text = httpx.get(metrics.strip(), timeout=PATIENCE, trust_env=False).text
         assert 'sottovoce_keyserver_requests_total{route="/v1/info",status="2xx"} 1.0' in text
         assert "process_open_fds" in text
         assert get(server, "/metrics").status_code == 404

@@ -43,6 +43,7 @@ class Signer:
 @dataclass(frozen=True)
 class Publication:
     """A device's checked records, as signed, and one-time prekeys. `expires`: when the first record does, unix seconds.
+    `one_time_prekeys_from`: those with a smaller id are not handed out any more.
 
     Public keys inside are for clients to check: a keyserver never computes with them.
     """
@@ -53,6 +54,7 @@ class Publication:
     sequence: int
     expires: int
     one_time_prekeys: tuple[wire.OneTimePrekey, ...]
+    one_time_prekeys_from: int
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def check_publication(publish: wire.Publish, signer: Signer, signing_key: bytes,
         contact.sequence,
         min(prekeys.expires, contact.expires),
         tuple(publish.one_time_prekeys),
+        publish.one_time_prekeys_from,
     )
 
 

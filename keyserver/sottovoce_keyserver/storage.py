@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     ForeignKey,
     ForeignKeyConstraint,
@@ -153,7 +154,7 @@ def _claim(connection: Connection, account_id: AccountId, name: Name) -> None:
 
 
 def publish(connection: Connection, signer: Signer, publication: Publication) -> int:
-    """Replace the device's records, add its one-time prekeys, and take its counter.
+    """Replace the device's records, drop the one-time prekeys that it wants gone, add its new ones, take its counter.
 
     Returns the number of one-time prekeys. Raises WireError: nothing may be committed then.
     """
@@ -164,7 +165,8 @@ def publish(connection: Connection, signer: Signer, publication: Publication) ->
         raise CounterConflict(device.counter)
     _check_succession(device.record_id, device.prekey_record, publication.record_id, publication.prekey_record)
     _check_succession(device.sequence, device.contact_record, publication.sequence, publication.contact_record)
-    added = [prekey for prekey in publication.one_time_prekeys if prekey.id > device.greatest_prekey_id]
+    greatest = max(device.greatest_prekey_id, publication.one_time_prekeys_from - 1)
+    added = [prekey for prekey in publication.one_time_prekeys if prekey.id > greatest]
     connection.execute(
         update(devices)
         .where(devices.c.account_id == signer.account_id, devices.c.device_id == signer.device_id)
@@ -175,9 +177,10 @@ def publish(connection: Connection, signer: Signer, publication: Publication) ->
             contact_record=publication.contact_record,
             sequence=publication.sequence,
             expires=publication.expires,
-            greatest_prekey_id=max([device.greatest_prekey_id, *(prekey.id for prekey in added)]),
+            greatest_prekey_id=max([greatest, *(prekey.id for prekey in added)]),
         )
     )
+    _drop_one_time_prekeys(connection, signer, publication.one_time_prekeys_from)
     return _add_one_time_prekeys(connection, signer, added)
 
 
@@ -193,8 +196,17 @@ def _check_succession(old_number: int | None, old: bytes | None, new_number: int
         raise WireError(Code.BAD_RECORD, "a record must not go back: give it a greater number")
 
 
+def _one_time_prekeys_of(account_id: AccountId, device_id: bytes) -> ColumnElement[bool]:
+    return and_(one_time_prekeys.c.account_id == account_id, one_time_prekeys.c.device_id == device_id)
+
+
+def _drop_one_time_prekeys(connection: Connection, signer: Signer, below: int) -> None:
+    own = _one_time_prekeys_of(signer.account_id, signer.device_id)
+    connection.execute(delete(one_time_prekeys).where(own, one_time_prekeys.c.id < below))
+
+
 def _add_one_time_prekeys(connection: Connection, signer: Signer, added: Iterable[OneTimePrekey]) -> int:
-    own = and_(one_time_prekeys.c.account_id == signer.account_id, one_time_prekeys.c.device_id == signer.device_id)
+    own = _one_time_prekeys_of(signer.account_id, signer.device_id)
     rows = [
         {"account_id": signer.account_id, "device_id": signer.device_id, "id": prekey.id, "key": prekey.key}
         for prekey in added
@@ -257,7 +269,7 @@ def pop_bundles(
 
 
 def _pop(connection: Connection, account_id: AccountId, device_id: bytes) -> OneTimePrekey | None:
-    own = and_(one_time_prekeys.c.account_id == account_id, one_time_prekeys.c.device_id == device_id)
+    own = _one_time_prekeys_of(account_id, device_id)
     query = select(one_time_prekeys).where(own)
     row = connection.execute(query.order_by(one_time_prekeys.c.id).limit(1)).one_or_none()
     if row is None:

@@ -79,9 +79,26 @@ def _tls_context(settings: HostingSettings) -> ssl.SSLContext | None:
     try:
         # A passphrase that opens nothing: without one, an encrypted key would be asked for on the terminal.
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"the certificate or its key cannot be used: {error.strerror or error}") from None
+    except OSError as error:  # an error of TLS is one, too
+        raise StartError(_certificate_fault(settings, error)) from None
     return context
+
+
+def _certificate_fault(settings: HostingSettings, error: OSError) -> str:
+    """Which of the two files is at fault: the library does not say."""
+    cert, key = settings.tls_cert, settings.tls_key
+    for path in filter(None, (cert, key)):
+        try:
+            path.open("rb").close()
+        except OSError as unread:
+            return f"cannot read {path}: {unread.strerror}"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
+    except ssl.SSLError:
+        return f"{cert} is not a certificate in PEM"
+    if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+        return f"{key} is not the key of the certificate in {cert}"
+    return f"{key} is not a private key in PEM, or has a passphrase"
 
 
 def raise_file_limit(connections: int) -> int:

@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Generic, NoReturn, TypeAlias, TypeVar
 
 import cyclopts
 import trio
@@ -21,7 +22,7 @@ from sqlalchemy import Connection
 from .binding import bind
 from .configuration import FILE_VARIABLE, Configuration, is_secret, read_configuration, shown
 from .database import DatabaseError, open_database
-from .inspection import damage, file_statistics, inspecting
+from .inspection import copy_database, damage, file_statistics, inspecting
 from .metrics import listen_for_metrics
 from .process import reason, run, say
 from .service import Origins, Service
@@ -32,6 +33,8 @@ S = TypeVar("S", bound=HostingSettings)
 #: Columns of the help's own lines: what any terminal has.
 _WIDTH: Final = 79
 _INDENT: Final = 4 * " "
+#: The exit code where the command line is wrong.
+_USAGE: Final = 2
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Program:
         return [(part, configuration.of(part.settings).data / part.database) for part in self.parts]
 
 
-#: What a command does with what is in force. It returns the exit code.
-Work: TypeAlias = Callable[[Program, Configuration], int]
+#: What a command does with what is in force, and with the folder that some are given. It returns the exit code.
+Work: TypeAlias = Callable[..., int]
 
 
 def make_commands(program: Program) -> cyclopts.App:
@@ -88,14 +91,15 @@ def make_commands(program: Program) -> cyclopts.App:
         help=program.help,
         help_format="plaintext",
         help_epilogue=_describe_settings(program),
+        error_formatter=partial(_refuse, program.name),
     )
     groups = {
         name: cyclopts.App(name=name, help=text, help_epilogue=_where_settings_stand(program))
         for name, text in (("config", "See what is configured."), ("db", "Look after the database."))
     }
-    for words, text, work, options in _COMMANDS:
+    for words, text, work, options, folder in _COMMANDS:
         *group, name = words.split()
-        command = _with_options(program, work, options or program.options)
+        command = _with_options(program, work, options or program.options, folder)
         (groups[group[0]] if group else app).command(
             command, name=name, help=text, help_epilogue=None if name == "serve" else _where_settings_stand(program)
         )
@@ -106,21 +110,34 @@ def make_commands(program: Program) -> cyclopts.App:
     return app
 
 
-def _with_options(program: Program, work: Work, names: Sequence[str]) -> Callable[..., int]:
-    """A function with these settings as its parameters, as cyclopts reads them from a signature."""
+def _refuse(name: str, error: cyclopts.CycloptsError) -> NoReturn:
+    """One line for a command line that is wrong, and the end: the library would print a panel."""
+    said = str(error)
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        said = f"{error.unused_tokens[0]!r} is one word too many."
+        if not error.command_chain:  # a server that serves without a command takes its mistyped name for such a word
+            said = str(cyclopts.UnknownCommandError(unused_tokens=error.unused_tokens, app=error.app, verbose=False))
+    say(name, f"{' '.join(said.split())} Try --help.")
+    sys.exit(_USAGE)
 
-    def command(**options: Any) -> int:
+
+def _with_options(program: Program, work: Work, names: Sequence[str], folder: str = "") -> Callable[..., int]:
+    """A function with these settings as its parameters, as cyclopts reads them from a signature; before them a folder,
+    if it is described."""
+
+    def command(*folders: Path, **options: Any) -> int:
         try:
             configuration = read_configuration(program.kinds, **options)
             for warning in configuration.warnings:
                 say(program.name, warning)
-            return work(program, configuration)
+            return work(program, configuration, *folders)
         except Exception as error:  # whatever it is, the person gets one line
             say(program.name, reason(error))
             return 1
 
     fields = program.fields
-    parameters = [_parameter("config", Path, f"A TOML file of settings. [else: {FILE_VARIABLE}]")]
+    parameters = [_folder(folder)] if folder else []
+    parameters += [_parameter("config", Path, f"A TOML file of settings. [else: {FILE_VARIABLE}]")]
     parameters += [_parameter(name, fields[name].annotation, _meaning(fields[name])) for name in names]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what inspect looks for
     return command
@@ -129,6 +146,11 @@ def _with_options(program: Program, work: Work, names: Sequence[str]) -> Callabl
 def _parameter(name: str, annotation: Any, text: str) -> inspect.Parameter:
     kind: Any = Annotated[annotation | None, cyclopts.Parameter(help=text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _folder(text: str) -> inspect.Parameter:
+    kind: Any = Annotated[Path, cyclopts.Parameter(help=text)]
+    return inspect.Parameter("folder", inspect.Parameter.POSITIONAL_ONLY, annotation=kind)
 
 
 # --- Help ---------------------------------------------------------------------------------------------------
@@ -221,6 +243,14 @@ async def _forget(path: Path, part: Part[Any]) -> int:
         return await database.write(part.restored) if part.restored else 0
 
 
+def _copy(program: Program, configuration: Configuration, folder: Path) -> int:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for part, path in program.databases(configuration):
+        copy_database(path, folder / part.database)
+        _print(f"{folder / part.database} is a copy of {path}")
+    return 0
+
+
 def _health(program: Program, configuration: Configuration) -> int:
     for _part, path in program.databases(configuration):
         with inspecting(path) as connection:
@@ -244,15 +274,19 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-#: Each command: its words, what its help says, what it does, and the settings it takes as options (none: all).
-_COMMANDS: Final[tuple[tuple[str, str, Work, tuple[str, ...]], ...]] = (
-    ("serve", "Serve until SIGTERM or SIGINT.", _serve, ()),
-    ("config check", "Say what is wrong with the configuration, if anything: exit code 1.", _check, ()),
-    ("config show", "Print what is in force as TOML, and where each value comes from. Secrets as ***.", _show, ()),
+#: Each command: its words, what its help says, what it does, the settings it takes as options (none: all), and what
+#: its help says of the folder that it is given, if it is.
+_COMMANDS: Final[tuple[tuple[str, str, Work, tuple[str, ...], str], ...]] = (
+    ("serve", "Serve until SIGTERM or SIGINT.", _serve, (), ""),
+    ("config check", "Say what is wrong with the configuration, if anything: exit code 1.", _check, (), ""),
+    ("config show", "Print what is in force as TOML, and where each value comes from. Secrets as ***.", _show, (), ""),
     ("db upgrade", "Bring the tables up to date, as serve does at its start. Not while a server runs.", _upgrade,
-     ("data",)),
+     ("data",), ""),
     ("db health", "Check that the database is intact; exit code 1 if not. Also while a server runs.", _health,
-     ("data",)),
-    ("db restored", "Make a copy that was put back fit for use. Before a server runs on it.", _restored, ("data",)),
-    ("db stats", "Print how much the database holds. Also while a server runs.", _stats, ("data",)),
+     ("data",), ""),
+    ("db copy", "Copy the database, as a backup. Also while a server runs.", _copy,
+     ("data",), "Where the copy goes; made if it is missing. No copy is written over."),
+    ("db restored", "Make a copy that was put back fit for use. Before a server runs on it.", _restored,
+     ("data",), ""),
+    ("db stats", "Print how much the database holds. Also while a server runs.", _stats, ("data",), ""),
 )  # fmt: skip

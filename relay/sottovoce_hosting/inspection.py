@@ -3,8 +3,10 @@
 What the tables mean stands in the services.
 """
 
+import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +31,29 @@ def inspecting(path: Path) -> Iterator[Connection]:
         raise DatabaseError(f"cannot read {path}: {error.orig}") from None
     finally:
         engine.dispose()
+
+
+def copy_database(path: Path, copy: Path) -> None:
+    """Write one committed state of the SQLite file to `copy`, a new file that its owner alone may read.
+
+    Raises DatabaseError: there is such a file, it cannot be written, or what `inspecting` raises. Then no half is left.
+    """
+    with inspecting(path) as connection:
+        source = connection.connection.driver_connection
+        assert isinstance(source, sqlite3.Connection)  # noqa: S101 - the URL says so
+        try:
+            os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except OSError as error:
+            raise DatabaseError(f"cannot make {copy}: {error.strerror}; choose another folder") from None
+        try:
+            with closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")  # one file, that needs no other beside it
+        except BaseException as error:
+            copy.unlink(missing_ok=True)
+            if isinstance(error, sqlite3.Error):
+                raise DatabaseError(f"cannot copy {path} to {copy}: {error}") from None
+            raise
 
 
 def damage(connection: Connection) -> str | None:

@@ -1,6 +1,6 @@
 """Deletes what has expired, in small batches through the writer; empties the log; gives freed space back to the system.
 
-What counts as expired and what is counted stands in storage.py.
+What counts as expired and what is counted stands in storage/sweeping.py.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The one task that writes: it gathers what arrived while the last transaction ran, commits it in one, then answers.
 
-Nothing is answered before its commit. What is accepted stands in intake.py, the statements in storage.py; who asks, in
+Nothing is answered before its commit. What is accepted stands in intake.py, the statements in storage/; who asks, in
 gateway.py. Spec: relay, durability.
 """
 

@@ -3,16 +3,20 @@
 Clients live on that thread; here is how others reach them. What a client does never stands here, nor how a face waits.
 """
 
+import inspect
 import os
 import threading
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, overload
 
 import trio
 
 from . import errors
+from .incoming import Following
 from .local import unexpected
 
 C = TypeVar("C")
@@ -110,11 +114,12 @@ class Call(Generic[T]):
 
 
 class TrioThread:
-    """A daemon thread that runs trio until the process ends."""
+    """A daemon thread that runs trio until the process ends, or until `end`. `clock`: trio's, in place of the real."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: trio.abc.Clock | None = None) -> None:
         self.nursery: trio.Nursery | None = None
         self.unfinished: set[Call[Any]] = set()
+        self._clock = clock
         self._pid = os.getpid()
         self._token: trio.lowlevel.TrioToken | None = None
         self._starting = threading.Lock()
@@ -137,6 +142,12 @@ class TrioThread:
         """A call that no client's end cancels."""
         return Call(self, lambda: self.nursery, function)
 
+    def end(self) -> None:
+        """Have it end, and every call with it; returns when it has. Not for the thread that is everybody's."""
+        if self.nursery is not None:
+            self.post(self.nursery.cancel_scope.cancel)
+        self._thread.join()
+
     def post(self, function: Callable[[], object]) -> bool:
         """Run a function there, soon. False if the thread takes no calls."""
         if self._token is None or not self.is_alive():
@@ -149,7 +160,7 @@ class TrioThread:
 
     def _run(self) -> None:
         try:
-            trio.run(self._serve)
+            trio.run(self._serve, clock=self._clock)
         except Exception as error:
             unexpected(error)
         finally:
@@ -198,10 +209,11 @@ class Hosted(Generic[C]):
         return Call(self.thread, lambda: self._calls, function)
 
     def fetch(self, name: str, items: AsyncIterator[T]) -> Call[T | None]:
-        """A call for the next item of an iterator, or None after the last. An item that nobody takes waits for the next
-        call under the same name."""
+        """A call for the next item of an iterator, or None after the last. An item that nobody takes is the next of all
+        iterators under the same name."""
         slot: Slot[T] = self._slots.setdefault(name, Slot())
-        return Call(self.thread, lambda: self._calls, partial(slot.fetch, items), slot.put_back)
+        following = cast("Following[T]", items)
+        return Call(self.thread, lambda: self._calls, partial(slot.fetch, following), partial(slot.put_back, following))
 
     async def _host(self, *, task_status: trio.TaskStatus[C]) -> None:
         self._left = trio.Event()
@@ -245,24 +257,27 @@ class Hosted(Generic[C]):
 
 
 class Slot(Generic[T]):
-    """Where an item of an iterator waits that came when whoever asked for it had been interrupted.
+    """What iterators over the same have given last. It goes back if whoever asked was interrupted before having it.
 
-    To fetch a message is to be shown it, and to ask for the next is to have handled it: it must not be dropped.
+    To fetch a message is to be shown it, and to ask for the next is to have handled it.
     """
 
     def __init__(self) -> None:
-        self._late: list[T] = []
+        self._last: T | None = None
         self._turn = trio.Lock()
 
-    def put_back(self, item: T | None) -> None:
-        """Nobody has seen this item. On the trio thread, like all here."""
-        if item is not None:
-            self._late.append(item)
+    def put_back(self, items: Following[T], item: T | None) -> None:
+        """Nobody has seen this item of `items`. On the trio thread, like all here."""
+        if item is not None and item is self._last:
+            self._last = None
+            items.put_back(item)
 
-    async def fetch(self, items: AsyncIterator[T]) -> T | None:
+    async def fetch(self, items: Following[T]) -> T | None:
         """The next item, or None after the last."""
         async with self._turn:
-            return self._late.pop(0) if self._late else await anext(items, None)
+            self._last = None
+            self._last = await anext(items, None)
+            return self._last
 
 
 class Face(Generic[Inner]):
@@ -294,6 +309,9 @@ class Reading(Generic[Inner, T]):
     def __set_name__(self, _owner: type, name: str) -> None:
         self.__doc__ = getattr(getattr(self._kind, name, None), "__doc__", None)
 
+    def __set__(self, _face: Face[Inner], _value: Never) -> None:
+        raise AttributeError("this can only be read")
+
     @overload
     def __get__(self, face: None, owner: type) -> "Reading[Inner, T]": ...
     @overload
@@ -302,24 +320,59 @@ class Reading(Generic[Inner, T]):
         return self if face is None else self._read(face._inner)
 
 
-def direct(method: Callable[Concatenate[Inner, P], T]) -> Callable[Concatenate[Face[Inner], P], T]:
-    """A method that only reads, in the caller's thread."""
+def direct(method: Callable[Concatenate[Inner, P], T], module: str) -> Callable[Concatenate[Face[Inner], P], T]:
+    """A method that only reads, in the caller's thread; of a face in `module`."""
 
     @wraps(method)
     def direct(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return method(face._inner, *args, **kwargs)
 
+    direct.__module__ = module
     return direct
 
 
-def each(wrap: Callable[[Hosted[Any], Inner], T]) -> Callable[[Hosted[Any], Iterable[Inner]], list[T]]:
+@dataclass(frozen=True)
+class Each(Generic[Inner, T]):
     """Wraps every object of a result."""
-    return lambda hosted, inner: [wrap(hosted, one) for one in inner]
+
+    wrap: Callable[[Hosted[Any], Inner], T]
+
+    def __call__(self, hosted: Hosted[Any], inner: Iterable[Inner]) -> list[T]:
+        return [self.wrap(hosted, one) for one in inner]
 
 
 def plain(_hosted: Hosted[Any], result: T) -> T:
     """Wraps nothing: the result is plain data."""
     return result
+
+
+def wrapped(result: object, wrap: object) -> object:
+    """The type of a result after `wrap`, for whoever reads a signature."""
+    if isinstance(wrap, Each):
+        return types.GenericAlias(list, (wrap.wrap,))
+    return wrap if isinstance(wrap, type) else result
+
+
+def result_of(method: Callable[..., object]) -> Any:
+    """The type that a method of the trio client says it returns."""
+    return inspect.signature(method).return_annotation
+
+
+def faces(
+    method: Callable[..., object], returns: object, cancellation: str = "Cancellation"
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """As `functools.wraps`, so that help tells of the face: of its own module, what it `returns`, and what it calls
+    cancellation."""
+    signature = inspect.signature(method).replace(return_annotation=returns)
+
+    def dress(function: Callable[P, T]) -> Callable[P, T]:
+        dressed = wraps(method, assigned=("__name__", "__qualname__"))(function)
+        dressed.__doc__ = (method.__doc__ or "").replace("Cancellation:", f"{cancellation}:")
+        dressed.__annotations__ = {**method.__annotations__, "return": returns}
+        vars(dressed)["__signature__"] = signature
+        return dressed
+
+    return dress
 
 
 def trio_thread() -> TrioThread:

@@ -13,12 +13,12 @@ both: where they say *cancellation*, that of the asyncio task is meant, `asyncio
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from functools import partial, wraps
-from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from functools import partial
+from types import GenericAlias, TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 from . import client, message, people
-from ._bridge import Call, Face, Hosted, Reading, direct, each, plain, trio_thread
+from ._bridge import Call, Each, Face, Hosted, Reading, direct, faces, plain, result_of, trio_thread, wrapped
 
 Inner = TypeVar("Inner")
 P = ParamSpec("P")
@@ -49,7 +49,7 @@ async def _wait(call: Call[T]) -> T:
 def _awaiting(
     method: Callable[Concatenate[Inner, P], Awaitable[R]], wrap: Callable[[Hosted[Any], R], T]
 ) -> Callable[Concatenate[Face[Inner], P], Coroutine[Any, Any, T]]:
-    @wraps(method)
+    @faces(method, wrapped(result_of(method), wrap))
     async def awaiting(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return wrap(face._hosted, await _wait(face._hosted.call(partial(method, face._inner, *args, **kwargs))))
 
@@ -57,12 +57,16 @@ def _awaiting(
 
 
 def _iterating(
-    method: Callable[Concatenate[Inner, P], AsyncIterator[R]], wrap: Callable[[Hosted[Any], R], T]
+    method: Callable[Concatenate[Inner, P], AsyncIterator[R]], wrap: Callable[[Hosted[Any], R], T], over: str
 ) -> Callable[Concatenate[Face[Inner], P], AsyncIterator[T]]:
-    @wraps(method)
+    """`over`: the same for iterators over the same."""
+
+    (item,) = get_args(result_of(method))
+
+    @faces(method, GenericAlias(AsyncIterator, (wrapped(item, wrap),)))
     def iterating(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         items = method(face._inner, *args, **kwargs)
-        return _Iterator(face._hosted, partial(face._hosted.fetch, method.__name__, items), wrap)
+        return _Iterator(face._hosted, partial(face._hosted.fetch, over, items), wrap)
 
     return iterating
 
@@ -79,10 +83,15 @@ class _Iterator(Generic[R, T]):
         return self
 
     async def __anext__(self) -> T:
-        item = await _wait(self._fetch())
-        if item is None:
-            raise StopAsyncIteration
-        return self._wrap(self._hosted, item)
+        call = self._fetch()
+        try:
+            item = await _wait(call)
+            if item is not None:
+                return self._wrap(self._hosted, item)
+        except BaseException:
+            call.cancel()  # also of what has come: it was not seen
+            raise
+        raise StopAsyncIteration
 
 
 def _entering(
@@ -90,7 +99,7 @@ def _entering(
 ) -> Callable[Concatenate[Face[Inner], P], AbstractAsyncContextManager[T]]:
     """Of a context manager whose two ends may be reached in different tasks."""
 
-    @wraps(method)
+    @faces(method, GenericAlias(AbstractAsyncContextManager, get_args(result_of(method))))
     def entering(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[T]:
         return _Entering(face._hosted, method(face._inner, *args, **kwargs))
 
@@ -158,23 +167,23 @@ class Request(Face[people.Request]):
 
 
 class Client(Face[client.Client]):
-    """An open client; see `sottovoce.Client`."""
+    """An open client; made by `open_client`. See `sottovoce.Client`."""
 
     __slots__ = ()
 
     account_id = Reading(client.Client, lambda me: me.account_id)
     username = Reading(client.Client, lambda me: me.username)
     trouble = Reading(client.Client, lambda me: me.trouble)
-    invite_link = direct(client.Client.invite_link)
+    invite_link = direct(client.Client.invite_link, __name__)
     register = _awaiting(client.Client.register, plain)
     send = _awaiting(client.Client.send, Sent)
     sent = _awaiting(client.Client.sent, Sent)
-    messages = _iterating(client.Client.messages, Message)
-    pages = _iterating(client.Client.pages, each(Message))
-    events = _iterating(client.Client.events, plain)
+    messages = _iterating(client.Client.messages, Message, "messages")
+    pages = _iterating(client.Client.pages, Each(Message), "messages")
+    events = _iterating(client.Client.events, plain, "events")
     wait_caught_up = _awaiting(client.Client.wait_caught_up, plain)
     look_up = _awaiting(client.Client.look_up, plain)
-    requests = _awaiting(client.Client.requests, each(Request))
+    requests = _awaiting(client.Client.requests, Each(Request))
     accept = _awaiting(client.Client.accept, plain)
     decline = _awaiting(client.Client.decline, plain)
     block = _awaiting(client.Client.block, plain)
@@ -217,7 +226,7 @@ class _Opening(AbstractAsyncContextManager[Client]):
 def _opening(
     function: Callable[P, AbstractAsyncContextManager[client.Client]],
 ) -> Callable[P, AbstractAsyncContextManager[Client]]:
-    @wraps(function)
+    @faces(function, AbstractAsyncContextManager[Client])
     def opening(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[Client]:
         return _Opening(partial(function, *args, **kwargs))
 

@@ -62,7 +62,7 @@ class Choices:
 async def open_client(
     path: str | PathLike[str],
     *,
-    server: str,
+    server: str | None = None,
     passphrase: str | None = None,
     keyring: bool = False,
     invite_code: str = "",
@@ -72,24 +72,40 @@ async def open_client(
 ) -> AsyncIterator["Client"]:
     """Open the store at `path` (made if missing) and keep it connected to `server` while the block runs.
 
-    `server` is an origin such as `https://chat.example`; plain http only on this machine. Without a `passphrase` the
-    store's key lies beside it in `path`.key, readable by its owner alone; with `keyring` what opens it is kept by the
-    system's keyring (extra `keyring`). `invite_code` (up to 128 characters) is for a
-    relay that does not take everybody: needed to register, and again where a relay has forgotten a device that was away
-    for long. `accept_everyone`: whoever writes is a contact at once, as a service wants it; otherwise strangers wait in
-    `Client.requests`. `receipts`: contacts are told, some seconds later, that their messages came and were handled.
-    `proxy`: `socks5h://host:port` or `http://host:port` for every connection. Needs no network to open.
+    `server` is an origin such as `https://chat.example`; plain http only on this machine. It may be left out where the
+    store has an account, which knows its server. Without a `passphrase` the store's key lies beside it in `path`.key,
+    readable by its owner alone; with `keyring` what opens it is kept by the system's keyring (extra `keyring`).
+    `invite_code` (up to 128 characters) is for a relay that does not take everybody: needed to register, and again
+    where a relay has forgotten a device that was away for long. `accept_everyone`: whoever writes is a contact at once,
+    as a service wants it; otherwise strangers wait in `Client.requests`. `receipts`: contacts are told, some seconds
+    later, that their messages came and were handled. `proxy`: `socks5h://host:port` or `http://host:port` for every
+    connection. Needs no network to open.
 
     Raises StoreInUse, WrongPassphrase, PassphraseNeeded, KeyringNeeded, KeyringUnavailable, StoreUnreadable,
-    StoreVersion, StoreFailed, WrongServer (the store belongs to another server) or InvalidInput.
+    StoreVersion, StoreFailed, WrongServer (the store belongs to another server), NotRegistered (no `server` is given,
+    and the store has no account) or InvalidInput.
     Cancellation: everything sent stays in the outbox; everything received and not handled is shown again.
     """
-    origin = checked(parse_origin, server)
+    origin = None if server is None else checked(parse_origin, server)
     _check_invite_code(invite_code)
     network = Internet(proxy)
-    store = await trio.to_thread.run_sync(open_store, Path(path), unlock_by(passphrase, keyring=keyring))
-    async with running(Local(store), network, origin, Choices(invite_code, accept_everyone, receipts)) as client:
+    local = Local(await trio.to_thread.run_sync(open_store, Path(path), unlock_by(passphrase, keyring=keyring)))
+    origin = origin or await _server_of(local)
+    async with running(local, network, origin, Choices(invite_code, accept_everyone, receipts)) as client:
         yield client
+
+
+async def _server_of(local: Local) -> str:
+    """The server that the store's account is at. Raises NotRegistered; if it raises anything, the store is closed."""
+    try:
+        account = await local.transact(lambda tables: tables.account.get())
+        if account is None:
+            raise errors.NotRegistered("this store has no account yet", hint="register a name first, at a server")
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await local.close()
+        raise
+    return account.server
 
 
 @asynccontextmanager
@@ -195,7 +211,10 @@ class Client:
         if account is None:
             return
         if account.server != self._origin:
-            raise errors.WrongServer(f"this store belongs to {account.server}")
+            raise errors.WrongServer(
+                f"this store belongs to {account.server}, not to {self._origin}",
+                hint="leave the server out, or use another store for another server",
+            )
         if account.registered:
             await self._connect(account)
             self._nursery.start_soon(self._upkeep, account)

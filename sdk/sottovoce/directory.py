@@ -150,11 +150,11 @@ class Directory:
         problem = None if status == 200 else self._parse(wire.Problem, answer)
         if problem is not None and problem.code == Code.COUNTER_CONFLICT and problem.last_counter is not None:
             raise CounterConflict(problem.last_counter)
-        return self._parse(kind, answer) if problem is None else _refuse(problem)
+        return self._parse(kind, answer) if problem is None else _refuse(self._origin, problem)
 
     async def _ask(self, method: str, path: str, body: bytes, kind: type[_B]) -> _B:
         status, answer = await self._http.request(method, path, body, {})
-        return self._parse(kind, answer) if status == 200 else _refuse(self._parse(wire.Problem, answer))
+        return self._parse(kind, answer) if status == 200 else _refuse(self._origin, self._parse(wire.Problem, answer))
 
     def _parse(self, kind: type[_B], answer: bytes) -> _B:
         try:
@@ -175,8 +175,10 @@ def _untrusted(refusal: CryptoRefusal) -> errors.UntrustedKeys:
     return errors.UntrustedKeys(f"the keyserver's answer does not prove itself ({refusal.reason})")
 
 
-def _refuse(problem: wire.Problem) -> NoReturn:
+def _refuse(origin: str, problem: wire.Problem) -> NoReturn:
     """The keyserver's refusal as an exception of ours. Its own words are not repeated: they may be anything."""
+    if problem.code == Code.UNKNOWN_PATH:
+        raise errors.WrongServer(f"{origin} is not a keyserver", hint="if it is a relay, give its keyserver's address")
     if problem.code == Code.NAME_TAKEN:
         raise errors.NameTaken("this name belongs to another account")
     if problem.code in (Code.UNKNOWN_NAME, Code.UNKNOWN_ACCOUNT):

@@ -202,7 +202,12 @@ class StoreVersion(StoreError):
 
 
 class StoreFailed(StoreError):
-    """The disk is full, read-only or failing. The operation did not happen; what was stored before is intact."""
+    """The disk is full, read-only or failing. The operation did not happen: nothing of it is sent or shown. What was
+    stored before is intact.
+
+    One exception: where the disk failed at the very last, when all was written and only not known to be safe, and the
+    program is killed before it stores anything else, the next opening may find the operation done. A message whose
+    `send` raised this then goes out."""
 
     code = "store_failed"
     hint = "free space or check permissions, then try again"

@@ -64,6 +64,23 @@ class CloneSuspected(_Event, frozen=True):
     account_id: str
 
 
+class SessionReplaced(_Event, frozen=True):
+    """A contact's device, or this one, has lost what it needs to go on with the other: new keys take the place of those
+    that messages went under. Nothing is to be done; what has no receipt is sent once more.
+
+    `reason`: "peer" where the contact's device has made the new session, which it then has. Else this one has, and the
+    other is still to answer on it: "failures" (its messages could not be read), "lost" (it no longer had the session),
+    "unfinished" (it tried to make one in vain), "silence" (it has said nothing for long), "restored" (this store was
+    put back from a copy), "refused" (the relay does not know its address any more), "ended" (all its keys were used).
+    `last_heard`: when something came last on the old session. `count`: how many were replaced since the application was
+    last told; of several the reason is the last one's, `last_heard` the earliest."""
+
+    account_id: str
+    reason: str
+    last_heard: datetime
+    count: int
+
+
 class MessagesUnreadable(_Event, frozen=True):
     """`count` envelopes came that could not be read. Who sent them is not known; anybody can."""
 
@@ -71,7 +88,8 @@ class MessagesUnreadable(_Event, frozen=True):
 
 
 class MessagesExpired(_Event, frozen=True):
-    """`count` messages waited at the relay for longer than they live, and are gone."""
+    """`count` messages waited at the relay for longer than they live, and are gone. The count is the relay's word; what
+    it says in the moment in which the program is killed may be counted twice, or not at all."""
 
     count: int
 
@@ -110,6 +128,7 @@ Event: TypeAlias = (
     | AccountEnded
     | KeyserverBehind
     | CloneSuspected
+    | SessionReplaced
     | MessagesUnreadable
     | MessagesExpired
     | MessageFailed

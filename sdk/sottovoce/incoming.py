@@ -40,6 +40,7 @@ class Incoming:
         self._receipts = receipts
         self._arrived = trio.Event()
         self._shown: Sequence[int] = ()
+        self._unseen: Sequence[int] = ()
         self._told: int | None = None
         self._changes: deque[ConnectionChanged] = deque(maxlen=CHANGES_KEPT)
 
@@ -55,15 +56,15 @@ class Incoming:
 
     def messages(self, timeout: float | None) -> AsyncIterator[Message]:
         """Messages in the order of arrival, until none has come for `timeout` seconds."""
-        return Following(self._next_message, _seconds(timeout))
+        return Following(self._next_message, _seconds(timeout), self._unshow)
 
     def pages(self, size: int, timeout: float | None) -> AsyncIterator[list[Message]]:
         """The same, up to `size` at a time."""
-        return Following(partial(self._next_page, size), _seconds(timeout))
+        return Following(partial(self._next_page, size), _seconds(timeout), self._unshow)
 
     def events(self, timeout: float | None) -> AsyncIterator[Event]:
         """Events in the order in which they were noticed, until none has come for `timeout` seconds."""
-        return Following(self._next_event, _seconds(timeout))
+        return Following(self._next_event, _seconds(timeout), self._untell)
 
     async def _next_message(self, patience: float) -> Message | None:
         page = await self._next_page(1, patience)
@@ -73,24 +74,31 @@ class Incoming:
         """Count what was shown last as handled, and show what is next, in one transaction."""
         until = trio.current_time() + patience
         while True:
-            arrived, shown = self._arrived, self._shown
+            arrived, shown, unseen = self._arrived, self._shown, self._unseen
 
-            def hand_over(tables: Tables, shown: Sequence[int] = shown) -> list[tuple[int, Message]]:
+            def hand_over(
+                tables: Tables, shown: Sequence[int] = shown, unseen: Sequence[int] = unseen
+            ) -> list[tuple[int, Message]]:
                 for position in shown:
                     self._receipts.handled(tables, position)
+                for position in unseen:
+                    tables.inbox.mark_unseen(position)
                 found = tables.inbox.unhandled(limit=size)
                 for unhandled in found:
                     tables.inbox.mark_shown(unhandled.position)
                 return [(unhandled.position, self._present(tables, unhandled)) for unhandled in found]
 
             following = await self._local.transact(hand_over)
-            self._shown = [position for position, _ in following]
+            self._shown, self._unseen = [position for position, _ in following], ()
             if shown:
                 self._receipts.wake()
             if following:
                 return [message for _, message in following]
             if not await _happens(arrived, until):
                 return None
+
+    def _unshow(self, _: object) -> None:
+        self._unseen, self._shown = self._shown, ()
 
     def _present(self, tables: Tables, unhandled: Unhandled) -> Message:
         who, position = unhandled.message.account_id, unhandled.position
@@ -122,7 +130,10 @@ class Incoming:
             def hand_over(tables: Tables, told: int | None = told) -> tuple[int, Event] | None:
                 if told is not None:
                     tables.events.remove(told)
-                return tables.events.first()
+                following = tables.events.first()
+                if following is not None:
+                    tables.events.mark_told(following[0])
+                return following
 
             following = await self._local.transact(hand_over)
             self._told = None
@@ -132,13 +143,25 @@ class Incoming:
             if not await _happens(arrived, until):
                 return None
 
+    def _untell(self, event: Event) -> None:
+        if not isinstance(event, ConnectionChanged):
+            self._told = None
+        elif len(self._changes) < CHANGES_KEPT:
+            self._changes.appendleft(event)
+
 
 class Following(Generic[T]):
-    """An iterator over what a function gives, which is told how long to wait, and gives None when it has."""
+    """An iterator over what a function gives, which is told how long to wait, and gives None when it has.
 
-    def __init__(self, following: Callable[[float], Awaitable[T | None]], patience: float) -> None:
+    `put_back`: nobody has seen the item given last; it is the next, of every iterator over the same.
+    """
+
+    def __init__(
+        self, following: Callable[[float], Awaitable[T | None]], patience: float, put_back: Callable[[T], None]
+    ) -> None:
         self._following = following
         self._patience = patience
+        self.put_back = put_back
 
     def __aiter__(self) -> "Following[T]":
         return self

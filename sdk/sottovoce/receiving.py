@@ -20,7 +20,7 @@ from .network import Link, Network
 from .protocol import contact_key, healing, relay_link
 from .protocol.opening import Opener
 from .protocol.reading import Outcome
-from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, OwnerLink, OwnQueue, Ready, RelayFault
+from .protocol.relay_link import Arrived, CaughtUp, Event, Gap, Overtaken, OwnerLink, OwnQueue, Ready, RelayFault
 from .protocol.state import Own
 from .store import account
 from .store.database import Tables
@@ -88,6 +88,8 @@ class Receiver:
                 self._connection.down(error)
             except RelayFault as fault:
                 self._connection.down(_refusal(origin, fault, self._invite_code))
+            except Overtaken:
+                self._connection.down()
             except Exception as error:
                 self._connection.down(unexpected(error))
             else:  # it is renewed
@@ -191,7 +193,10 @@ def _refusal(origin: str, fault: RelayFault, invite_code: str) -> errors.ServerR
     if fault.code is not Code.REGISTRATION_CLOSED:
         return errors.ServerRefused(f"the relay at {origin} closed the connection ({fault})")
     if invite_code:
-        return errors.RegistrationClosed(f"the relay at {origin} takes nobody new under this invite code")
+        return errors.RegistrationClosed(
+            f"the relay at {origin} takes nobody new under this invite code",
+            hint="compare it with the one you were given, letter by letter; if it is the same, ask for a new one",
+        )
     return errors.RegistrationClosed(f"the relay at {origin} takes nobody new without an invite code")
 
 

@@ -8,7 +8,7 @@ import trio
 from sottovoce_wire import directory as wire
 from sottovoce_wire import labels, limits, records
 from sottovoce_wire.frames import KeyClass
-from sottovoce_wire.ids import SendKey
+from sottovoce_wire.ids import AccountId, SendKey
 from sottovoce_wire.records import ListFlag
 
 from . import errors
@@ -21,10 +21,11 @@ from .protocol.opening import ACCEPTED_HANDSHAKES
 from .protocol.state import ContactQueue, Own
 from .store.account import CONTACT, INTAKE, Account, OwnQueue
 from .store.database import Tables
+from .store.prekeys import STOCK
 
 T = TypeVar("T")
 
-ONE_TIME_PREKEYS: Final = 100
+ONE_TIME_PREKEYS: Final = STOCK
 REFILL_BELOW: Final = 50
 ROTATE_AFTER: Final = 7 * limits.DAY
 PUBLISH_AFTER: Final = limits.DAY
@@ -37,9 +38,7 @@ def own_of(tables: Tables, account: Account) -> Own:
     """What the session manager needs to know of this device. The relay must be known."""
     queue = tables.account.queue(CONTACT)
     contact = ContactQueue(account.relay or "", queue.owner.queue_id)
-    return Own(
-        account.server, account.root.account_id, account.root.public, account.device, account.device_list, contact
-    )
+    return Own(account.server, account.account_id, account.root_public, account.device, account.device_list, contact)
 
 
 def prepare(tables: Tables, server: str, relay: str, now: int) -> Account:
@@ -88,14 +87,12 @@ class Registration:
         """Claim `username` and publish everything, all or nothing. Raises NameTaken and what `Directory` raises.
 
         Cancellation: the name may or may not be registered; calling again finds out."""
-        publish = await self._local.transact(lambda tables: _publish_body(tables, self._now()))
-        claim = records.UsernameClaim(account.root.account_id, self._now(), username)
-        request = wire.Register(
-            account.root.public,
-            account.device_list,
-            publish,
-            account.root.sign(labels.USERNAME_CLAIM, claim.pack()),
-        )
+
+        def sign(tables: Tables) -> tuple[wire.Publish, bytes]:
+            return _publish_body(tables, self._now()), _claim(tables, account.account_id, username, self._now())
+
+        publish, claim = await self._local.transact(sign)
+        request = wire.Register(account.root_public, account.device_list, publish, claim)
         await self._signed(lambda counter: self._directory.register(_signer(account), counter, request))
 
         def confirm(tables: Tables) -> None:
@@ -103,6 +100,7 @@ class Registration:
             _confirm(tables, publish, self._now())
 
         await self._local.transact(confirm)
+        await self._local.transact(lambda tables: tables.account.lock_root())
 
     async def renew(self, account: Account) -> None:
         """Rotate and refill prekeys as their schedule says, and publish if there is anything new or a day has passed.
@@ -111,10 +109,8 @@ class Registration:
         async with self._renewing:
             if not await self._local.transact(lambda tables: _renewal_due(tables, self._now())):
                 return
-            remaining = await self._publish(account)
-            if remaining < REFILL_BELOW:
-                await self._local.transact(lambda tables: tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining))
-                await self._publish(account)
+            if await self._publish(account, refills=True) < REFILL_BELOW:
+                await self._publish(account, refills=False)
 
     async def keep_fresh(self, account: Account) -> None:
         """A device whose published prekeys are older than 14 days sends nothing before it has renewed them.
@@ -128,10 +124,18 @@ class Registration:
             await self.renew(account)
         self._fresh_until = now + PUBLISH_AFTER
 
-    async def _publish(self, account: Account) -> int:
+    async def _publish(self, account: Account, *, refills: bool) -> int:
+        """How many one-time prekeys the keyserver has now. With `refills`, more are made where these are few, in the
+        transaction that confirms the publication: else a kill would have them forgotten for a day."""
         request = await self._local.transact(lambda tables: _publish_body(tables, self._now()))
         remaining = await self._signed(lambda counter: self._directory.publish(_signer(account), counter, request))
-        await self._local.transact(lambda tables: _confirm(tables, request, self._now()))
+
+        def confirm(tables: Tables) -> None:
+            _confirm(tables, request, self._now())
+            if refills and remaining < REFILL_BELOW:
+                tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining)
+
+        await self._local.transact(confirm)
         return remaining
 
     async def _signed(self, change: Callable[[int], Awaitable[T]]) -> T:
@@ -149,7 +153,14 @@ class Registration:
 
 
 def _signer(account: Account) -> Signer:
-    return Signer(account.root.account_id, account.device)
+    return Signer(account.account_id, account.device)
+
+
+def _claim(tables: Tables, account_id: AccountId, username: str, now: int) -> bytes:
+    """The root key's own word that the account wants this name."""
+    root = tables.account.root()
+    assert root is not None  # noqa: S101 - it is locked when the account is registered, and not before
+    return root.sign(labels.USERNAME_CLAIM, records.UsernameClaim(account_id, now, username).pack())
 
 
 def _renewal_due(tables: Tables, now: int) -> bool:
@@ -160,7 +171,7 @@ def _renewal_due(tables: Tables, now: int) -> bool:
     age = now - current.created
     worn = tables.sessions.accepted_count(current.record_id) >= ACCEPTED_HANDSHAKES // 2 and age >= limits.DAY
     if age >= ROTATE_AFTER or age < 0 or worn:
-        tables.prekeys.add(OwnPrekeys.generate(account.device, account.root.account_id, current.record_id + 1, now))
+        tables.prekeys.add(OwnPrekeys.generate(account.device, account.account_id, current.record_id + 1, now))
         return True
     if not tables.prekeys.is_newest_published() or tables.prekeys.unpublished(1):
         return True
@@ -173,7 +184,7 @@ def _publish_body(tables: Tables, now: int) -> wire.Publish:
         raise errors.NotRegistered("this store has no account yet")
     intake = tables.account.queue(INTAKE)
     contact = records.ContactRecord(
-        account.root.account_id,
+        account.account_id,
         account.device.device_id,
         tables.account.next_contact_sequence(),
         now,
@@ -187,6 +198,7 @@ def _publish_body(tables: Tables, now: int) -> wire.Publish:
         current.record,
         account.device.sign_record(labels.CONTACT_RECORD, contact.pack()),
         [wire.OneTimePrekey(prekey.id, prekey.public) for prekey in fresh],
+        account.one_time_from,
     )
 
 

@@ -7,21 +7,21 @@
             message.reply("heard you")
 
 Here is how a blocking program waits. What a client does stands in the trio client alone, and its docstrings speak for
-both: where they say *cancellation*, read Ctrl-C, or a timeout where one can be given. Several threads may use one
-client; after its block, or when another thread ends that, calls raise ClientClosed.
+both. Ctrl-C ends a call that waits, as a timeout does where one can be given. Several threads may use one client; after
+its block, or when another thread ends that, calls raise ClientClosed.
 """
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import partial, wraps
-from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from functools import partial
+from types import GenericAlias, TracebackType
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, get_args
 
 import trio
 
 from . import client, errors, message, people
-from ._bridge import Call, Face, Hosted, Reading, direct, each, plain, trio_thread
+from ._bridge import Call, Each, Face, Hosted, Reading, direct, faces, plain, result_of, trio_thread, wrapped
 
 Inner = TypeVar("Inner")
 P = ParamSpec("P")
@@ -29,6 +29,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 __all__ = ["Client", "Message", "Request", "Sent", "open_client"]
+
+#: What ends a call from outside, in a program that blocks.
+CTRL_C: Final = "Ctrl-C"
 
 
 def _wait(call: Call[T]) -> T:
@@ -63,7 +66,7 @@ async def _within(seconds: float | None, function: Callable[[], Awaitable[T]]) -
 def _blocking(
     method: Callable[Concatenate[Inner, P], Awaitable[R]], wrap: Callable[[Hosted[Any], R], T]
 ) -> Callable[Concatenate[Face[Inner], P], T]:
-    @wraps(method)
+    @faces(method, wrapped(result_of(method), wrap), CTRL_C)
     def blocking(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return wrap(face._hosted, _wait(face._hosted.call(partial(method, face._inner, *args, **kwargs))))
 
@@ -71,12 +74,16 @@ def _blocking(
 
 
 def _iterating(
-    method: Callable[Concatenate[Inner, P], AsyncIterator[R]], wrap: Callable[[Hosted[Any], R], T]
+    method: Callable[Concatenate[Inner, P], AsyncIterator[R]], wrap: Callable[[Hosted[Any], R], T], over: str
 ) -> Callable[Concatenate[Face[Inner], P], Iterator[T]]:
-    @wraps(method)
+    """`over`: the same for iterators over the same."""
+
+    (item,) = get_args(result_of(method))
+
+    @faces(method, GenericAlias(Iterator, (wrapped(item, wrap),)), CTRL_C)
     def iterating(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         items = method(face._inner, *args, **kwargs)
-        return _Iterator(face._hosted, partial(face._hosted.fetch, method.__name__, items), wrap)
+        return _Iterator(face._hosted, partial(face._hosted.fetch, over, items), wrap)
 
     return iterating
 
@@ -93,10 +100,15 @@ class _Iterator(Generic[R, T]):
         return self
 
     def __next__(self) -> T:
-        item = _wait(self._fetch())
-        if item is None:
-            raise StopIteration
-        return self._wrap(self._hosted, item)
+        call = self._fetch()
+        try:
+            item = _wait(call)
+            if item is not None:
+                return self._wrap(self._hosted, item)
+        except BaseException:
+            call.cancel()  # also of what has come: it was not seen
+            raise
+        raise StopIteration
 
 
 def _entering(
@@ -104,7 +116,7 @@ def _entering(
 ) -> Callable[Concatenate[Face[Inner], P], AbstractContextManager[T]]:
     """Of a context manager whose two ends may be reached in different tasks."""
 
-    @wraps(method)
+    @faces(method, GenericAlias(AbstractContextManager, get_args(result_of(method))), CTRL_C)
     def entering(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> AbstractContextManager[T]:
         return _Entering(face._hosted, method(face._inner, *args, **kwargs))
 
@@ -137,15 +149,21 @@ class Sent(Face[message.Sent]):
     cancel = _blocking(message.Sent.cancel, plain)
 
     def wait_sent(self, *, timeout: float | None = None) -> None:
-        """As `sottovoce.Sent.wait_sent`; raises TimedOut after `timeout` seconds."""
+        """Wait until the relay has accepted the message for each of the recipient's devices.
+
+        Raises TimedOut after `timeout` seconds, and what `sottovoce.Sent.wait_sent` raises. Ctrl-C: stops waiting; the
+        message goes out all the same."""
         _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_sent)))
 
     def wait_delivered(self, *, timeout: float | None = None) -> None:
-        """As `sottovoce.Sent.wait_delivered`; raises TimedOut after `timeout` seconds."""
+        """Wait until one of the recipient's devices says that it has the message, which some never do.
+
+        Raises TimedOut after `timeout` seconds, and what `sottovoce.Sent.wait_delivered` raises. Ctrl-C: as
+        `wait_sent`."""
         _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_delivered)))
 
     def wait_read(self, *, timeout: float | None = None) -> None:
-        """As `sottovoce.Sent.wait_read`; raises TimedOut after `timeout` seconds."""
+        """Wait until the recipient's application says that it has handled the message. As `wait_delivered`."""
         _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_read)))
 
 
@@ -181,22 +199,22 @@ class Request(Face[people.Request]):
 
 
 class Client(Face[client.Client]):
-    """An open client, which several threads may use; see `sottovoce.Client`."""
+    """An open client, which several threads may use; made by `open_client`. See `sottovoce.Client`."""
 
     __slots__ = ()
 
     account_id = Reading(client.Client, lambda me: me.account_id)
     username = Reading(client.Client, lambda me: me.username)
     trouble = Reading(client.Client, lambda me: me.trouble)
-    invite_link = direct(client.Client.invite_link)
+    invite_link = direct(client.Client.invite_link, __name__)
     register = _blocking(client.Client.register, plain)
     send = _blocking(client.Client.send, Sent)
     sent = _blocking(client.Client.sent, Sent)
-    messages = _iterating(client.Client.messages, Message)
-    pages = _iterating(client.Client.pages, each(Message))
-    events = _iterating(client.Client.events, plain)
+    messages = _iterating(client.Client.messages, Message, "messages")
+    pages = _iterating(client.Client.pages, Each(Message), "messages")
+    events = _iterating(client.Client.events, plain, "events")
     look_up = _blocking(client.Client.look_up, plain)
-    requests = _blocking(client.Client.requests, each(Request))
+    requests = _blocking(client.Client.requests, Each(Request))
     accept = _blocking(client.Client.accept, plain)
     decline = _blocking(client.Client.decline, plain)
     block = _blocking(client.Client.block, plain)
@@ -208,7 +226,9 @@ class Client(Face[client.Client]):
     settle_fork = _blocking(client.Client.settle_fork, plain)
 
     def wait_caught_up(self, *, timeout: float | None = None) -> None:
-        """As `sottovoce.Client.wait_caught_up`; raises TimedOut after `timeout` seconds."""
+        """Wait until all that had waited at the relay when this client connected is stored here.
+
+        Raises NotRegistered, and TimedOut after `timeout` seconds. Ctrl-C: stops waiting, nothing else."""
         _wait(self._hosted.call(partial(_within, timeout, self._inner.wait_caught_up)))
 
 
@@ -243,7 +263,7 @@ class _Opening(AbstractContextManager[Client]):
 def _opening(
     function: Callable[P, AbstractAsyncContextManager[client.Client]],
 ) -> Callable[P, AbstractContextManager[Client]]:
-    @wraps(function)
+    @faces(function, AbstractContextManager[Client], CTRL_C)
     def opening(*args: P.args, **kwargs: P.kwargs) -> AbstractContextManager[Client]:
         return _Opening(partial(function, *args, **kwargs))
 

@@ -49,11 +49,13 @@ class OneTimePrekey(Body, frozen=True):
 
 
 class Publish(Body, frozen=True):
-    """POST /v1/publish, signed: the device's current records, and one-time prekeys to add (known ids are kept)."""
+    """POST /v1/publish, signed: the device's current records, and one-time prekeys to add (known ids are kept). Those
+    with an id below `one_time_prekeys_from` go."""
 
     prekey_record: Record
     contact_record: Record
     one_time_prekeys: Annotated[list[OneTimePrekey], Meta(max_length=limits.MAX_ONE_TIME_PREKEYS)]
+    one_time_prekeys_from: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
 
 
 class Published(Body, frozen=True):

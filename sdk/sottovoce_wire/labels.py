@@ -54,3 +54,5 @@ MEMBERS: Final = label("members")
 
 # The local store.
 STORE_KEY: Final = label("store key")
+ROOT_WRAP: Final = label("root wrap")
+WRAPPED_ROOT: Final = label("wrapped root")

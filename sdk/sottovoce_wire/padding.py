@@ -25,7 +25,7 @@ def padme(length: int) -> int:
 
 def padded_length(length: int, *, minimum: int = 0) -> int:
     """The length on the wire of `length` bytes of content and the mark, at least `minimum`."""
-    needed = max(length + 1, minimum)
+    needed = length + 1 if length >= minimum else minimum
     if needed <= SIZE_CLASSES[-1]:
         return SIZE_CLASSES[bisect_left(SIZE_CLASSES, needed)]
     return padme(needed)
@@ -46,7 +46,7 @@ def unpad(padded: bytes) -> bytes:
 
     Call it on authenticated bytes only: it is not constant-time.
     """
-    content = padded.rstrip(b"\x00")
-    if not content.endswith(_MARK):
+    content, mark, zeros = padded.rpartition(_MARK)
+    if not mark or zeros != bytes(len(zeros)):
         raise WireError(Code.MALFORMED, "the padding has no mark")
-    return content[:-1]
+    return content

@@ -206,9 +206,16 @@ class ContactRecord(msgspec.Struct, frozen=True):
             reader.text(),
         )
         reader.end()
-        if parse_origin(record.origin) != record.origin:
+        if not _is_canonical(record.origin):
             raise WireError(Code.BAD_RECORD, "the relay's address is not in its canonical form")
         return record
+
+
+def _is_canonical(origin: str) -> bool:
+    try:
+        return parse_origin(origin) == origin
+    except WireError:
+        return False
 
 
 class UsernameClaim(msgspec.Struct, frozen=True):

@@ -43,7 +43,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_figure_is_measured_beside_its_goal(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_figure_is_measured_beside_its_goal(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FAN_OUT", 16)
     assert main(["relay", "--repeats", "1", "--json", "-"], TINY) == 0
     out, table = capsys.readouterr()
     figures = json.loads(out)

@@ -40,6 +40,7 @@ def test_every_figure_is_measured_beside_its_goal_though_a_peer_is_not_installed
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(crypto_peers, "PEERS", {"nobody": "nobody"})
+    monkeypatch.setattr(crypto, "_QUICK_ROUNDS", 1)
     file = tmp_path / "figures.json"
     assert crypto.main(["--quick", "--json", str(file)], COUNTS) == 0
     figures = json.loads(file.read_text())
@@ -67,6 +68,7 @@ def test_a_peer_that_fails_is_named_once_and_keeps_what_it_can_do(
     peer = Failing()
     installed: tuple[list[Contestant], list[str]] = ([peer], [])
     monkeypatch.setattr(crypto_peers, "installed", lambda: installed)
+    monkeypatch.setattr(crypto, "_QUICK_ROUNDS", 2)
     assert crypto.main(["--quick", "--json", "-"], COUNTS) == 1
     out, table = capsys.readouterr()
     assert json.loads(out)["peers"] == {"failing": {"group_encrypt_us": 5.0}}

@@ -9,27 +9,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from benchmarks import sdk, sdk_archive, sdk_floors, sdk_report
+from benchmarks import sdk, sdk_archive, sdk_floors, sdk_peers, sdk_report, sdk_work
 from benchmarks.__main__ import main
 from benchmarks.crypto_report import Row
+from benchmarks.report import Figures
+from benchmarks.sdk_work import Contestant, Sizes, Work
 from sottovoce.registration import prepare
 from sottovoce.store import witness
 from sottovoce.store.database import open_store
+from tests.benchmarks.loops import run
 from tests.benchmarks.test_bench import ROOT
 from tests.processes import processes_of
 
-TINY = sdk.Sizes(latency=2, oneway=70, backlog=70, tasks=10, archive=20, sessions=3, floors=3)
+TINY = Sizes(latency=2, oneway=70, backlog=70, tasks=10, archive=20, sessions=3, floors=3)
 ROWS = {row.key: row for row in sdk_report.ROWS}
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders go."""
+    """Where temporary folders go. No peer is installed."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
@@ -44,7 +50,8 @@ def test_every_figure_is_measured_beside_its_goal_and_nothing_is_left(
     assert shown["floors"].keys() == {"fsync_ms", "commit_ms", "commit_64_ms", "loopback_ms"}
     assert all(value > 0 for value in shown["floors"].values())
     assert all(f"\n{key} " in table for key in sdk_report.KEYS)
-    assert sdk_report.NOTE in table
+    assert shown["peers"] == {}
+    assert "\nmatrix-nio with Synapse: not measured, it is not installed here; " in table
     assert "FAILED" not in table
     assert list(home.iterdir()) == []
     assert processes_of(home) == []
@@ -64,7 +71,7 @@ def test_what_cannot_be_measured_is_no_figure_and_an_error(
     file = home / "figures.json"
     assert sdk.main(["--repeats", "1", "--json", str(file)], TINY) == 1
     assert set(json.loads(file.read_text())["ours"].values()) == {None}
-    assert "FAILED: BenchError: open: the client ended: no client" in capsys.readouterr().out
+    assert "FAILED: ours: BenchError: open: the client ended: no client" in capsys.readouterr().out
     assert list(home.iterdir()) == [file]
 
 
@@ -85,6 +92,50 @@ def test_an_interrupted_bench_leaves_no_process_and_no_folder(tmp_path: Path, nu
     assert process.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
+
+
+def test_a_peer_that_is_missing_is_named_with_how_to_install_it(home: Path) -> None:
+    found, (line,) = sdk_peers.installed()
+    assert found == []
+    assert "matrix-nio with Synapse: not measured" in line
+    assert "pip install 'matrix-synapse==1.163.*' 'matrix-nio[e2e]==0.26.*'" in line
+
+
+def test_half_a_peer_is_not_installed(home: Path) -> None:
+    """Synapse is there, and the Python beside it, which knows no nio."""
+    server = home / "synapse_homeserver"
+    server.touch(0o755)
+    (home / "python").symlink_to(Path(sys.executable).resolve())
+    assert sdk_peers.installed()[0] == []
+
+
+def test_a_peer_that_fails_is_named_once_and_does_not_end_the_others() -> None:
+    tried: list[str] = []
+
+    def contestant(name: str, error: Exception | None = None) -> Contestant:
+        async def work(_: Sizes) -> Figures:
+            tried.append(name)
+            if error:
+                raise error
+            return {"p50_ms": 5.0}
+
+        @asynccontextmanager
+        async def started() -> AsyncIterator[Mapping[str, Work]]:
+            yield {"latency": work, "again": work}
+
+        return Contestant(name, started)
+
+    peers = [contestant("failing", OSError("no luck")), contestant("other")]
+    measured = sdk.Run(TINY, 2, peers)
+
+    async def measure() -> None:
+        for number in (1, 2):
+            await measured.again(peers, TINY, number)
+
+    run(measure())
+    assert tried == ["failing", "other", "other", "other", "other"]
+    assert measured.failures == {"failing": "OSError: no luck"}
+    assert measured.beside() == {"other": {"p50_ms": 5.0}}
 
 
 def test_a_filled_store_holds_what_it_is_measured_with(tmp_path: Path) -> None:
@@ -129,9 +180,23 @@ def line(row: Row, lines: list[str]) -> str:
 
 @pytest.mark.parametrize(("key", "good", "bad"), [("p50_ms", 6, 6.1), ("oneway_s", 1_000, 999)])
 def test_a_goal_is_met_from_its_own_value_on(key: str, good: float, bad: float) -> None:
-    assert " met " in line(ROWS[key], sdk_report.table({key: good}, {}))
-    assert " MISSED " in line(ROWS[key], sdk_report.table({key: bad}, {}))
-    assert " not measured " in line(ROWS[key], sdk_report.table({}, {}))
+    assert " met " in line(ROWS[key], sdk_report.table({key: good}, {}, {}))
+    assert " MISSED " in line(ROWS[key], sdk_report.table({key: bad}, {}, {}))
+    assert " not measured " in line(ROWS[key], sdk_report.table({}, {}, {}))
+
+
+def test_beside_a_peer_s_figure_stands_how_many_times_as_good_ours_is() -> None:
+    """Less time, and more in a second."""
+    lines = sdk_report.table({"p50_ms": 6.0, "oneway_s": 1_000.0}, {}, {"peer": {"p50_ms": 30.0, "oneway_s": 100.0}})
+    assert " 30.0 (5.00 ×) " in line(ROWS["p50_ms"], lines)
+    assert " 100 (10.0 ×) " in line(ROWS["oneway_s"], lines)
+    assert " × " not in line(ROWS["open_ms"], lines)
+    assert lines[0].endswith(" peer")
+
+
+def test_where_a_peer_was_measured_the_report_says_at_how_many_messages() -> None:
+    assert any("500 one way, a backlog of 1,000" in note for note in sdk_report.note_lines({"peer": {}}, sdk_work.FULL))
+    assert sdk_report.note_lines({}, sdk_work.FULL) == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +204,7 @@ def test_a_goal_is_met_from_its_own_value_on(key: str, good: float, bad: float) 
     [(1.0, "2.50", "allows the goal: the rest is ours"), (4.0, "8.50", "is what stops it")],
 )
 def test_a_missed_goal_is_compared_with_its_floor(commit: float, bound: str, words: str) -> None:
-    lines = sdk_report.table({"p50_ms": 9.0}, {"commit_ms": commit, "loopback_ms": 0.5})
+    lines = sdk_report.table({"p50_ms": 9.0}, {"commit_ms": commit, "loopback_ms": 0.5}, {})
     assert lines[2].split()[:2] == [bound, "floor"]
     assert words in lines[2]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ from benchmarks.servers import Server, is_in_memory, process, python_server
 from benchmarks.wire import BenchError
 from tests.benchmarks.loops import run
 
-#: Says when it runs and when it is told to end, and goes on.
-STUBBORN = ["sh", "-c", "trap 'echo told' TERM; echo up; while :; do sleep 0.01; done"]
+#: Says when it runs, and goes on when it is told to end.
+STUBBORN = ["sh", "-c", "trap : TERM; echo up; while :; do sleep 0.01; done"]
 
 
 def is_running(pid: int) -> bool:
@@ -24,26 +25,32 @@ def is_running(pid: int) -> bool:
 def test_a_process_that_does_not_end_is_ended_even_while_the_bench_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers, "_STOP_SECONDS", 0.5)
+    monkeypatch.setattr(servers, "_STOP_SECONDS", 0.1)
+    sent: list[int] = []
+    killpg, told = os.killpg, asyncio.Event()
+
+    def note(pid: int, number: int) -> None:
+        sent.append(number)
+        told.set()
+        killpg(pid, number)
+
+    monkeypatch.setattr(os, "killpg", note)
     started: list[asyncio.subprocess.Process] = []
-    up = asyncio.Event()
 
     async def work() -> None:
         async with process(STUBBORN, tmp_path, {}, asyncio.subprocess.PIPE) as stubborn:
             started.append(stubborn)
             assert stubborn.stdout is not None
             assert await stubborn.stdout.readline() == b"up\n"
-            up.set()
 
     async def interrupt() -> None:
         task = asyncio.ensure_future(work())
-        await up.wait()
-        (stubborn,) = started
-        assert stubborn.stdout is not None
-        assert await stubborn.stdout.readline() == b"told\n"
+        await told.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert sent == [signal.SIGTERM, signal.SIGKILL]
+        (stubborn,) = started
         assert not is_running(stubborn.pid)
 
     run(interrupt())

@@ -1,9 +1,11 @@
-"""What the pages' tests share: a server, and the testing kit's own fixture."""
+"""What the pages' tests share: a server, and the testing kit's own fixtures."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from sottovoce.testing.fixtures import sottovoce_aio_world as sottovoce_aio_world
+from sottovoce.testing.fixtures import sottovoce_sync_world as sottovoce_sync_world
 from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from tests.servers import running_server
 

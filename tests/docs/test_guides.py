@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 import sottovoce
 from sottovoce import errors, events
-from sottovoce.testing import World
+from sottovoce.testing import AioWorld, SyncWorld, World
 from tests.docs import pages
 from tests.docs.pages import running
 
@@ -155,6 +155,13 @@ async def test_delivery(sottovoce_world: World, autojump_clock: MockClock, nurse
             assert await page.names["change_ones_mind"](alice)
 
 
+def test_faces(sottovoce_sync_world: SyncWorld, sottovoce_aio_world: AioWorld) -> None:
+    """The page's own tests."""
+    with running("faces") as page:
+        page.names["test_what_waits_is_read_once"](sottovoce_sync_world)
+        page.names["test_the_agent_shouts"](sottovoce_aio_world)
+
+
 async def test_stores(server: str, tmp_path: Path) -> None:
     path = str(tmp_path / "alice.db")
     with running("stores") as page:
@@ -178,8 +185,8 @@ async def _say(path: str, server: str, *texts: str) -> None:
     async with sottovoce.open_client(path, server=server, accept_everyone=True) as alice:
         async with sottovoce.open_client(f"{path}.friend", server=server) as friend:
             await friend.register("friend")
-            for text in texts:
-                await friend.send("alice", text)
+            for sent in [await friend.send("alice", text) for text in texts]:
+                await sent.wait_sent()
         assert sorted([await hear(alice) for _ in texts]) == sorted(texts)
 
 

@@ -31,3 +31,9 @@ def test_readings_wait_for_an_hour_and_are_shown_in_order(server: ServerProcess,
         station.wait_caught_up(timeout=PATIENCE)
         readings = [json.loads(message.text) for message in station.messages(timeout=0)]
     assert [reading["value"] for reading in readings] == ["7.1", "7.2", "7.3"]
+
+
+def test_what_no_further_reading_can_mend_ends_it_with_a_line_and_1(server: ServerProcess, tmp_path: Path) -> None:
+    done = run("sensor.py", "cellar", "station", server.url, folder=tmp_path, text="7.1\n7.2\n7.3\n")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "registered as station" in done.stderr

@@ -119,12 +119,20 @@ def reset(stream: trio.SocketStream) -> None:
 
 async def growth(relay: RelayProcess, act: Callable[[], Awaitable[None]]) -> int:
     """Bytes that the relay holds more after CONNECTIONS times this than after the first few hundred."""
-    await many(500, act)
-    await serves(relay)
-    before = memory_of(relay.process.pid)
-    await many(CONNECTIONS, act)
-    await serves(relay)
-    return memory_of(relay.process.pid) - before
+    descriptors = descriptors_of(relay)
+    held = []
+    for count in (500, CONNECTIONS):
+        await many(count, act)
+        with trio.fail_after(PATIENCE):
+            while descriptors_of(relay) > descriptors:  # who was dropped is noticed a moment later
+                await serves(relay)
+        held.append(memory_of(relay.process.pid))
+    return held[1] - held[0]
+
+
+def descriptors_of(relay: RelayProcess) -> int:
+    """How many files and connections it has open."""
+    return len(os.listdir(f"/proc/{relay.process.pid}/fd"))
 
 
 async def upgraded(relay: RelayProcess) -> trio.SocketStream:
@@ -161,7 +169,10 @@ async def drop_after_half_a_message(relay: RelayProcess) -> None:
 
 async def test_of_connections_that_are_opened_and_dropped_nothing_stays(relay: RelayProcess) -> None:
     acts = itertools.cycle([drop_at_once, drop_after_upgrade, drop_after_hello, drop_after_half_a_message])
-    assert await growth(relay, lambda: next(acts)(relay)) < NOISE
+    grown = await growth(relay, lambda: next(acts)(relay))
+    if grown >= NOISE:  # what allocators take for a busier moment than before, they take once; a leak goes on
+        grown = await growth(relay, lambda: next(acts)(relay))
+    assert grown < NOISE
 
 
 async def test_a_leak_of_twenty_kibibytes_a_connection_is_seen(tmp_path: Path) -> None:

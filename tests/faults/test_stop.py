@@ -16,6 +16,12 @@ from tests.faults.stored import envelopes_in, faults_in
 from tests.relay_clients import PATIENCE, Mailbox, run_relay_process
 
 
+def all_are_there(history: History, senders: int, owners: int) -> bool:
+    """Whether so many senders have been answered, and so many owners have received something."""
+    answered, received = history.all_of(Kind.ACCEPTED), history.all_of(Kind.DELIVERED)
+    return len({each.sender for each in answered}) == senders and len({each.queue for each in received}) == owners
+
+
 async def test_sigterm_under_load_tells_everybody_loses_nothing_and_exits_in_time(tmp_path: Path) -> None:
     rng = random.Random(scale.SEED)  # noqa: S311 - nobody guesses here
     history = History()
@@ -28,6 +34,8 @@ async def test_sigterm_under_load_tells_everybody_loses_nothing_and_exits_in_tim
                 await client.create(box)
         async with keep_busy(relay, [*senders, *owners]):
             await history.until(Kind.DELIVERED, 300)
+            while not all_are_there(history, len(senders), len(owners)):
+                await history.until(Kind.DELIVERED, history.counts[Kind.DELIVERED] + 1)
             relay.process.send_signal(signal.SIGTERM)
             with trio.fail_after(RelaySettings().drain_seconds + PATIENCE):  # of a machine that has much else to do
                 assert await relay.process.wait() == 0, relay.log

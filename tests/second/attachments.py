@@ -1,4 +1,4 @@
-"""attachments.md: pointers, and containers read from the start. C2SP chunked encryption by hand."""
+"""attachments.md: pointers, and containers read from the start or in a range. C2SP chunked encryption by hand."""
 
 import hashlib
 import hmac
@@ -78,3 +78,20 @@ def open_attachment(pointer: Pointer, container: bytes) -> bytes:
     if padded[pointer.size :].strip(b"\x00"):
         raise RefusedError("malformed")
     return padded[: pointer.size]
+
+
+def read_range(pointer: Pointer, container: bytes, start: int, end: int) -> bytes:
+    """The content [start, end), from the header and the chunks that hold it alone."""
+    chunk_key, base, expected = _derive(pointer.key, container[:24])
+    if container[24:56] != expected:
+        raise RefusedError("not_authentic")
+    if not start <= end <= pointer.size:
+        raise RefusedError("malformed")
+    first, stop = start // _CHUNK, -(-end // _CHUNK)
+    sealed = _CHUNK + 16
+    places = [(56 + i * sealed, min(56 + (i + 1) * sealed, pointer.container_size)) for i in range(first, stop)]
+    if places and len(container) < places[-1][1]:
+        raise RefusedError("malformed")
+    chunks = enumerate((container[place:until] for place, until in places), first)
+    content = b"".join(aes_gcm.decrypt(chunk_key, _nonce(base, i), chunk, b"") for i, chunk in chunks)
+    return content[start - first * _CHUNK : end - first * _CHUNK]

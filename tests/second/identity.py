@@ -81,7 +81,8 @@ class DeviceList:
     hash: bytes
 
 
-def _parsed_list(payload: bytes) -> DeviceList:
+def parse_list(payload: bytes) -> DeviceList:
+    """The fields of a device list, strictly."""
     head_length = sum(_LIST_HEAD)
     account, version, previous, time, flag, count = fields(payload[:head_length], _LIST_HEAD, "bad_record")
     devices = number(count)
@@ -99,7 +100,7 @@ def _parsed_list(payload: bytes) -> DeviceList:
 def open_device_list(root_public: bytes, record: bytes) -> DeviceList:
     """The list in a record, with all checks of the table."""
     keys.check_signing_key(root_public)
-    found = _parsed_list(open_record(root_public, "device list", record))
+    found = parse_list(open_record(root_public, "device list", record))
     if found.account != account_id(root_public):
         raise RefusedError("wrong_account")
     for entry in found.devices:
@@ -113,7 +114,7 @@ def open_device_list(root_public: bytes, record: bytes) -> DeviceList:
 def check_successor(known_record: bytes, new_record: bytes, root_public: bytes) -> DeviceList:
     """The new list, if it may take the known one's place."""
     known_payload = split(known_record)[0]
-    known = _parsed_list(known_payload)
+    known = parse_list(known_payload)
     new = open_device_list(root_public, new_record)
     if new.account != known.account:
         raise RefusedError("wrong_account")
@@ -130,17 +131,22 @@ def check_successor(known_record: bytes, new_record: bytes, root_public: bytes) 
     raise RefusedError("forked_list" if new.version - known.version < 2 else "missing_list")
 
 
-def open_username_claim(root_public: bytes, record: bytes) -> tuple[int, str]:
-    """(time, username) of an account's claim."""
-    keys.check_signing_key(root_public)
-    payload = open_record(root_public, "username claim", record)
+def parse_claim(payload: bytes) -> tuple[bytes, int, str]:
+    """(account id, time, username) of a claim, strictly."""
     account, time = fields(payload[:40], (32, 8), "bad_record")
     username = text(payload[40:], "bad_record")
     if not _USERNAME.fullmatch(username):
         raise RefusedError("bad_record")
+    return account, number(time), username
+
+
+def open_username_claim(root_public: bytes, record: bytes) -> tuple[int, str]:
+    """(time, username) of an account's claim."""
+    keys.check_signing_key(root_public)
+    account, time, username = parse_claim(open_record(root_public, "username claim", record))
     if account != account_id(root_public):
         raise RefusedError("wrong_account")
-    return number(time), username
+    return time, username
 
 
 def owner_statement(origin: str, nonce: bytes, owner_key: bytes) -> bytes:

@@ -76,14 +76,19 @@ def open_prekeys(entry: Device, account: bytes, record: bytes, now: int) -> Prek
     return found
 
 
-def open_contact_record(entry: Device, account: bytes, record: bytes, now: int) -> Contact:
-    """The address of a listed device, with all checks of the table and of the origin."""
-    payload = open_record(entry.signing_key, "contact record", record)
+def parse_contact(payload: bytes) -> tuple[tuple[bytes, bytes], Contact]:
+    """((account id, device id), the rest) of a contact record, strictly."""
     head = (32, 16, 8, 8, 8, 16, 32)
     pieces = fields(payload[: sum(head)], head, "bad_record")
     origin = text(payload[sum(head) :], "bad_record")
     check_origin(origin, "bad_record")
-    _check_owner(entry, account, (pieces[0], pieces[1]))
     sequence, created, expires = (number(piece) for piece in pieces[2:5])
-    _check_times(created, expires, now)
-    return Contact(sequence, created, expires, pieces[5], pieces[6], origin)
+    return (pieces[0], pieces[1]), Contact(sequence, created, expires, pieces[5], pieces[6], origin)
+
+
+def open_contact_record(entry: Device, account: bytes, record: bytes, now: int) -> Contact:
+    """The address of a listed device, with all checks of the table and of the origin."""
+    owner, found = parse_contact(open_record(entry.signing_key, "contact record", record))
+    _check_owner(entry, account, owner)
+    _check_times(found.created, found.expires, now)
+    return found

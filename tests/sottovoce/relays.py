@@ -40,15 +40,23 @@ class Talk:
         await self.say(WELCOME)
 
     async def greet(self, code: str = "") -> None:
-        """Welcome an owner, and make its queues if it says this code."""
+        """Welcome an owner, and do all it asks for if it says this code."""
         await self.welcome()
         asked = await self.hear()
-        created = [frame for frame in asked if isinstance(frame, frames.CreateQueue)]
-        self.queues = [queue_id_of(frame.owner_key) for frame in created]
-        if {frame.code for frame in created} != {code}:
+        if {frame.code for frame in asked if isinstance(frame, frames.CreateQueue)} == {code}:
+            await self.do(asked)
+        else:
             await self.say(frames.Failed(0, Code.REGISTRATION_CLOSED, "\x1b]0;not the relay's words\x07"))
-            return
-        await self.say(*(frames.Done(request) for request in range(len(asked))))
+
+    async def do(self, asked: list[ClientFrame]) -> None:
+        """Make the owner's queues and begin to deliver both: nothing waits in the first."""
+        self.queues = [queue_id_of(frame.owner_key) for frame in asked if isinstance(frame, frames.CreateQueue)]
+        first, second = self.queues
+        await self.say(*(frames.Done(request) for request in range(len(asked))), frames.CaughtUp(first))
+        (receive,) = await self.hear()
+        assert isinstance(receive, frames.Receive)
+        assert receive.queue == second
+        await self.say(frames.Done(receive.request))
 
     async def hear_send(self) -> tuple[int, list[SendItem]]:
         """The next Send: its number and what it brings."""

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import pydoc
 import re
 import signal
 import subprocess
@@ -10,10 +11,10 @@ import sys
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 import pytest
 import trio
@@ -222,14 +223,29 @@ def test_a_call_is_begun_once_however_often_it_is_asked_for() -> None:
     assert done == ["it"]
 
 
-def test_an_item_that_came_too_late_for_its_reader_is_the_next_readers() -> None:
-    async def count() -> AsyncIterator[int]:
-        for number in range(3):
-            with trio.CancelScope(shield=number == 1):  # what cannot be cancelled any more, like a commit
-                await trio.sleep(0.01)
-            yield number
+class Numbers:
+    """0, 1, 2, as an iterator of the client gives them: what is put back is the next."""
 
-    room, numbers = Room(), count()
+    def __init__(self) -> None:
+        self._next = 0
+
+    def __aiter__(self) -> "Numbers":
+        return self
+
+    async def __anext__(self) -> int:
+        with trio.CancelScope(shield=self._next == 1):  # what cannot be cancelled any more, like a commit
+            await trio.sleep(0.01)
+        if self._next == 3:
+            raise StopAsyncIteration
+        self._next += 1
+        return self._next - 1
+
+    def put_back(self, number: int) -> None:
+        self._next = number
+
+
+def test_an_item_that_came_too_late_for_its_reader_is_the_next_readers() -> None:
+    room, numbers = Room(), Numbers()
     with hosted(room.open) as host:
         fetch = partial(host.fetch, "numbers", numbers)
         ended = fetch()
@@ -240,6 +256,17 @@ def test_an_item_that_came_too_late_for_its_reader_is_the_next_readers() -> None
         say(host, room, "it is waiting")
         under_way.cancel()
         assert [_wait(fetch()) for _ in range(3)] == [1, 2, None]
+
+
+def test_an_item_that_is_put_back_after_others_have_gone_on_stays_behind() -> None:
+    """Two readers of the same: who asked for the next has counted all before as seen."""
+    room, numbers = Room(), Numbers()
+    with hosted(room.open) as host:
+        fetch = partial(host.fetch, "numbers", numbers)
+        first = fetch()
+        assert [_wait(first), _wait(fetch())] == [0, 1]
+        first.cancel()
+        assert [_wait(fetch()) for _ in range(2)] == [2, None]
 
 
 def test_all_clients_live_on_one_thread_that_does_not_keep_the_process() -> None:
@@ -422,6 +449,30 @@ def test_a_method_of_a_face_takes_what_the_trio_clients_takes(face: types.Module
         assert waits or list(shown.values()) == list(inner.values()), name
 
 
+def help_on(thing: object) -> str:
+    return pydoc.plain(pydoc.render_doc(thing))
+
+
+@pytest.mark.parametrize(
+    ("face", "opened"),
+    [(sync, AbstractContextManager[sync.Client]), (aio, AbstractAsyncContextManager[aio.Client])],
+    ids=["sync", "aio"],
+)
+def test_help_speaks_of_the_face_alone(face: types.ModuleType, opened: object) -> None:
+    assert inspect.signature(face.open_client).return_annotation == opened
+    others = r"sottovoce\.(message\.(Sent|Message)|people\.Request|client\.Client)\b"
+    for noun in [*NOUNS, "open_client"]:
+        text = help_on(getattr(face, noun))
+        assert re.findall(others, re.sub(r"__orig_bases__ = [^)]*", "", text)) == []
+        assert getattr(face, noun).__module__ == face.__name__
+        assert "Reading" not in text
+        if face is sync:
+            assert re.findall("[Aa]sync|[Aa]wait|Cancellation", text) == []
+    assert get_type_hints(face.Client.requests)["return"] == types.GenericAlias(list, (face.Request,))
+    assert "Ctrl-C: loses nothing" in help_on(sync.Client.messages)
+    assert "\nasync send(" in help_on(aio.Client.send)
+
+
 def test_every_plain_result_of_the_trio_client_is_free_of_coroutines() -> None:
     """What the faces hand on as it is has nothing to await; what has is wrapped."""
     wrapped = {"Client", "Message", "Request", "Sent"}
@@ -460,10 +511,10 @@ def blocking() -> None:
         me.send("you", "hello", soon=True)  # wrong: call-arg
         sent.wait_sent(5)  # wrong: call-arg
         answer.text  # wrong: attr-defined
-        message.text = "other"  # wrong: misc
+        message.text = "other"  # wrong: assignment
         name: str = me.username  # wrong: assignment
         me.messages(timeout="long")  # wrong: arg-type
-    sync.open_client("me.db")  # wrong: call-arg
+    sync.open_client(server="https://chat.example")  # wrong: call-arg
 
 
 async def awaiting() -> None:
@@ -485,7 +536,7 @@ async def awaiting() -> None:
             print(other)
         with message.processing():  # wrong: attr-defined
             pass
-    aio.open_client("me.db")  # wrong: call-arg
+    aio.open_client(server="https://chat.example")  # wrong: call-arg
 """
 
 

@@ -38,6 +38,15 @@ async def take(client: Client, count: int) -> list[str]:
     return texts
 
 
+async def until_all_is_taken(client: Client) -> None:
+    """Wait until the relay has answered for everything in the outbox."""
+    settled = client._sender.settled
+    with trio.fail_after(PATIENCE):
+        while await client._local.transact(lambda tables: tables.outbox.size()):
+            await settled.wait()
+            settled = client._sender.settled
+
+
 async def register(path: Path, server: ServerProcess, name: str) -> str:
     """Register and go away; returns the account id."""
     async with open_client(path, server=server.url) as client:
@@ -222,9 +231,21 @@ async def test_a_server_that_is_something_else_is_one_clear_error(tmp_path: Path
 
 async def test_a_store_of_another_server_is_refused(shared_server: ServerProcess, tmp_path: Path) -> None:
     await register(tmp_path / "a.db", shared_server, "loyal")
-    with pytest.raises(errors.WrongServer, match="belongs to"):
+    with pytest.raises(errors.WrongServer, match=f"belongs to {shared_server.url}, not to http://127.0.0.1:1$"):
         async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1"):
             pass
+
+
+async def test_a_store_with_an_account_knows_its_server_and_one_without_is_told_so(
+    shared_server: ServerProcess, tmp_path: Path
+) -> None:
+    await register(tmp_path / "a.db", shared_server, "settled")
+    async with open_client(tmp_path / "a.db") as client:
+        assert client.invite_link().endswith(f"{shared_server.url.removeprefix('http')}/{client.account_id}")
+    for _ in range(2):  # the first refusal has let go of the store
+        with pytest.raises(errors.NotRegistered, match="no account yet"):
+            async with open_client(tmp_path / "new.db"):
+                pass
 
 
 async def test_an_error_in_the_block_comes_out_as_it_is(tmp_path: Path) -> None:
@@ -309,17 +330,22 @@ async def test_a_server_killed_in_the_middle_of_a_thousand_lines_loses_and_repea
     lines = [f"line {number}" for number in range(1000)]
     async with open_client(tmp_path / "a.db", server=server.url) as alice:
         await alice.register("alice")
+        changes = alice.events()
         for line in lines[:500]:
             await alice.send("bob", line)
-        await trio.to_thread.run_sync(server.kill)
+        server.freeze()
+        for line in lines[500:510]:  # so that something is in flight
+            await alice.send("bob", line)
+        server.kill()
+        with trio.fail_after(PATIENCE):
+            while not alice._sender.trouble:  # until then, answers that came before the end are still being heard
+                await anext(changes)
         unanswered = await alice._local.transact(_outbox)
-        for line in lines[500:]:
+        for line in lines[510:]:
             await alice.send("bob", line)
         assert (await alice._local.transact(_outbox))[: len(unanswered)] == unanswered
         await trio.to_thread.run_sync(server.start)
-        with trio.fail_after(PATIENCE):
-            while await alice._local.transact(lambda tables: tables.outbox.size()):
-                await alice._sender.settled.wait()
+        await until_all_is_taken(alice)
     assert unanswered, "nothing was in flight: the test proves nothing"
     stored = _stored(server)
     assert len(stored) == 1000
@@ -349,9 +375,7 @@ async def test_an_envelope_is_in_the_outbox_when_its_answer_arrives(
 
         monkeypatch.setattr(Link, "receive", watched)
         await alice.send("bob", "hello")
-        with trio.fail_after(PATIENCE):
-            while await alice._local.transact(lambda tables: tables.outbox.size()):
-                await alice._sender.settled.wait()
+        await until_all_is_taken(alice)
     assert waiting == [1]
 
 

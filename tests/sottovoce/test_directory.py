@@ -234,6 +234,13 @@ async def test_a_keyserver_of_another_kind_or_version_is_a_wrong_server(info: wi
             await directory.relay()
 
 
+async def test_a_relay_given_as_the_keyserver_is_called_what_it_is_not() -> None:
+    async with answering(wire.encode(wire.Problem(Code.UNKNOWN_PATH, "no such path")), 404) as directory:
+        with pytest.raises(errors.WrongServer, match="is not a keyserver") as refused:
+            await directory.relay()
+    assert "keyserver's address" in refused.value.diagnostics()
+
+
 @pytest.mark.parametrize("last", [-1, 2**53, 2**63 - 1, 2**64 - 1])
 async def test_a_counter_that_leaves_no_room_is_a_wrong_server(bob: Person, last: int) -> None:
     answer = b'{"code": 402, "detail": "used", "last_counter": %d}' % last

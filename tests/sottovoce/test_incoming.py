@@ -1,17 +1,22 @@
 """Handing messages over: what is written before the next is shown."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from sottovoce.incoming import Incoming
+from sottovoce import events
+from sottovoce.incoming import CHANGES_KEPT, Following, Incoming
 from sottovoce.local import Local
-from sottovoce.message import Sent
+from sottovoce.message import Message, Sent
 from sottovoce.protocol import state
 from sottovoce.receipts import Receipts
 from sottovoce.store.database import Tables, open_store
 from sottovoce_wire.ids import AccountId, DeviceId, MessageId
+
+T = TypeVar("T")
 
 
 class Inbox:
@@ -31,6 +36,10 @@ class Inbox:
     def handled(self) -> list[str]:
         rows = self.store._connection.execute("SELECT text FROM messages WHERE handled ORDER BY position")
         return [text for (text,) in rows]
+
+    def tell(self, event: events.Event) -> None:
+        with self.store.transaction() as tables:
+            tables.events.add(event)
 
     def incoming(self) -> Incoming:
         return Incoming(self.local, reply, Receipts(self.local, lambda _: None, is_on=False))
@@ -72,3 +81,53 @@ async def test_what_was_marked_within_a_page_is_handled_and_the_rest_is_shown_ag
     await first[0].mark_handled()
     again = await anext(inbox.incoming().pages(64, None))
     assert [(message.text, message.attempt) for message in again] == [("1", 2), ("2", 1)]
+
+
+def put_back(items: AsyncIterator[T], item: T) -> None:
+    assert isinstance(items, Following)
+    items.put_back(item)
+
+
+def seen(page: list[Message]) -> list[tuple[str, int]]:
+    return [(message.text, message.attempt) for message in page]
+
+
+async def test_what_nobody_has_seen_is_shown_by_whichever_iterator_is_asked_next(inbox: Inbox) -> None:
+    incoming = inbox.incoming()
+    messages, pages = incoming.messages(0), incoming.pages(2, 0)
+    put_back(messages, await anext(messages))
+    page = await anext(pages)
+    assert seen(page) == [("0", 1), ("1", 1)]
+    put_back(pages, page)
+    assert [(await anext(messages)).text, inbox.handled] == ["0", []]
+    assert seen(await anext(pages)) == [("1", 1), ("2", 1)]
+    assert inbox.handled == ["0"]
+
+
+async def test_what_is_counted_while_an_event_is_in_hand_is_an_event_of_its_own(inbox: Inbox) -> None:
+    """And so nothing is counted in two; a program that dies with one in hand is told the same again."""
+    at, later = datetime.fromtimestamp(1, UTC), datetime.fromtimestamp(2, UTC)
+    inbox.tell(events.MessagesExpired(at, 3))
+    following = inbox.incoming().events(0)
+    assert await anext(following) == events.MessagesExpired(at, 3)
+    for number in (1, 4):
+        inbox.tell(events.MessagesExpired(later, number))
+    again = inbox.incoming().events(0)  # as after a restart
+    assert await anext(again) == events.MessagesExpired(at, 3)
+    assert [event async for event in again] == [events.MessagesExpired(later, 5)]
+
+
+async def test_an_event_that_nobody_has_seen_is_told_again(inbox: Inbox) -> None:
+    at = datetime.fromtimestamp(0, UTC)
+    noticed = events.MessagesExpired(at, 3)
+    changes = [events.ConnectionChanged(at, str(number), "send", True, "") for number in range(CHANGES_KEPT)]
+    inbox.tell(noticed)
+    incoming = inbox.incoming()
+    following = incoming.events(0)
+    put_back(following, await anext(following))
+    assert await anext(following) == noticed
+    for change in changes:
+        incoming.changed(change)
+    put_back(following, await anext(following))
+    assert [await anext(following) for _ in changes] == changes
+    assert [event async for event in following] == []

@@ -48,9 +48,9 @@ async def test_a_client_that_hears_nothing_for_days_starts_anew_and_is_heard(
         await alice.send("restored", "one")
         async with open_client(b, server=shared_server.url) as bob:
             assert await take(bob, 1) == ["one"]
-            await bob.send("steadfast", "two")
+            await (await bob.send("steadfast", "two")).wait_sent()
         assert await take(alice, 1) == ["two"]
-        await alice.send("restored", "lost")
+        await (await alice.send("restored", "lost")).wait_sent()
     change(b, "DELETE FROM sessions", "DELETE FROM accepted_handshakes")
     change(a, "UPDATE sessions SET silent_since = silent_since - 259200")
     async with open_client(a, server=shared_server.url) as alice:
@@ -60,7 +60,7 @@ async def test_a_client_that_hears_nothing_for_days_starts_anew_and_is_heard(
                 if await alice._local.transact(_generations) == [2, 1] and not await alice._local.transact(_waiting):
                     break
                 await settled.wait()
-        await alice.send("restored", "three")
+        await (await alice.send("restored", "three")).wait_sent()
     async with open_client(b, server=shared_server.url) as bob:
         assert await take(bob, 1) == ["three"]
         assert await bob._local.transact(lambda tables: len(tables.held.all())) == 1

@@ -37,9 +37,9 @@ async def bob(world: World) -> Client:
 
 
 def root_of(tables: Tables) -> RootKey:
-    account = tables.account.get()
-    assert account is not None
-    return account.root
+    root = tables.account.root()
+    assert root is not None, "a store in memory keeps it open"
+    return root
 
 
 async def told(client: Client) -> list[events.Event]:
@@ -227,6 +227,25 @@ async def test_a_message_that_a_relay_may_have_is_not_taken_back(
 
 
 # --- Order ---
+
+
+async def test_messages_arrive_in_the_order_of_sending_though_the_address_changed_in_between(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    """Until bob answers, what alice writes goes to his queue for strangers, and more of it than one window waits."""
+    before, after = [f"before {number}" for number in range(270)], [f"after {number}" for number in range(10)]
+    await alice.send("bob", "hello")
+    assert await texts(bob, 1) == ["hello"]
+    with world.faults.offline("alice"):
+        await until((await bob.send("alice", "hello yourself")).wait_sent)
+        for text in before:
+            await alice.send("bob", text)
+    with world.faults.offline("bob"):
+        assert await texts(alice, 1) == ["hello yourself"]
+        for text in after:
+            last = await alice.send("bob", text)
+        await until(last.wait_sent)
+    assert await texts(bob, 280) == before + after
 
 
 async def test_messages_arrive_in_the_order_of_sending_though_others_are_held_back(

@@ -179,7 +179,7 @@ async def test_an_event_that_was_not_asked_past_is_told_again_after_a_restart(
         await bob.register("retold")
         async with open_client(tmp_path / "a.db", server=shared_server.url) as alice:
             await alice.register("teller")
-            await alice.send("retold", "hello")
+            await (await alice.send("retold", "hello")).wait_sent()
         await event(bob, events.RequestArrived)
     async with open_client(tmp_path / "b.db", server=shared_server.url) as bob:
         await event(bob, events.RequestArrived)

@@ -1,12 +1,13 @@
 """The owner's connection to a relay that says what the test wants: invite codes, gaps, silence, faults, lies."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 import trio
 import trio.testing
+import trio_websocket
 from trio.testing import MockClock
 
 from sottovoce import errors, events
@@ -18,7 +19,7 @@ from sottovoce.receiving import Receiver
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import ClientFrame, GapReason
-from sottovoce_wire.ids import QueueId, SendKeyHash, queue_id_of, send_key_hash
+from sottovoce_wire.ids import QueueId, SendKeyHash, send_key_hash
 from tests.sottovoce.people import Person
 from tests.sottovoce.relays import PATIENCE, Talk, relay
 
@@ -72,16 +73,19 @@ async def test_a_relay_that_asks_for_an_invite_code_hears_it(alice: Person) -> N
 
 
 @pytest.mark.parametrize(
-    ("invite_code", "reason"),
-    [("", "takes nobody new without an invite code"), ("a guess", "takes nobody new under this invite code")],
+    ("invite_code", "reason", "advice"),
+    [
+        ("", "takes nobody new without an invite code", "--invite-code"),
+        ("a guess", "takes nobody new under this invite code", "letter by letter"),
+    ],
 )
 async def test_a_relay_that_takes_nobody_new_is_told_apart_and_says_what_to_do(
-    alice: Person, invite_code: str, reason: str
+    alice: Person, invite_code: str, reason: str, advice: str
 ) -> None:
     trouble, origin = await trouble_after(lambda talk: talk.greet(CODE), alice, invite_code)
     assert isinstance(trouble, errors.RegistrationClosed)
     assert str(trouble) == f"the relay at {origin} {reason}"
-    assert "--invite-code" in trouble.diagnostics()
+    assert advice in trouble.diagnostics()
 
 
 async def test_another_refusal_says_its_name_and_not_the_relays_words(alice: Person) -> None:
@@ -153,7 +157,7 @@ async def test_a_fault_in_mid_message_acknowledges_nothing_and_all_of_it_comes_a
 def page(queue: QueueId, *numbers: int) -> frames.Deliver:
     """Envelopes that nobody can read."""
     return frames.Deliver(
-        queue, [frames.Delivery(number, frames.KeyClass.CONTACT, bytes([number]) * 100) for number in numbers]
+        queue, [frames.Delivery(number, frames.KeyClass.CONTACT, number.to_bytes(2) * 50) for number in numbers]
     )
 
 
@@ -242,6 +246,38 @@ async def test_the_greatest_counts_that_a_relay_can_name_hurt_nobody(alice: Pers
     assert getattr(told[1], "count", None) == 2**53 - 1
 
 
+async def test_what_may_be_newer_than_what_waits_in_the_other_queue_is_left_for_the_next_connection(
+    alice: Person,
+) -> None:
+    """256 that the relay has not seen acknowledged: more may wait behind them."""
+    told: list[Connection] = []
+    heard: list[ClientFrame] = []
+    gone = trio.Event()
+
+    async def fill(talk: Talk) -> None:
+        await talk.greet()
+        first, second = talk.queues
+        for start in range(1, 257, 64):
+            await talk.say(page(first, *range(start, start + 64)))
+        await talk.say(page(second, 1))
+        with suppress(trio_websocket.ConnectionClosed):
+            while True:
+                heard.extend(await talk.hear())
+        gone.set()
+
+    async def go_on(talk: Talk) -> None:
+        await gone.wait()
+        await talk.greet()
+        assert heard == [frames.Ack(talk.queues[0], upto, []) for upto in (64, 128, 192, 256)]
+        await talk.say(page(talk.queues[1], 1), *(frames.CaughtUp(each) for each in talk.queues))
+
+    async with relay(fill, go_on) as origin, receiving(alice, origin, changed=told.append) as receiver:
+        with trio.fail_after(PATIENCE):
+            await receiver.caught_up.wait()
+    assert [(each.is_up, each.trouble) for each in told] == [(True, None), (False, None), (True, None)]
+    assert len(alice.undecryptable()) == 1
+
+
 @dataclass
 class Keys:
     """What the relay heard of the keys of a person's contact queue, connection by connection."""
@@ -261,9 +297,7 @@ class Keys:
         await talk.welcome()
         asked = await talk.hear()
         self.note(asked)
-        created = [frame for frame in asked if isinstance(frame, frames.CreateQueue)]
-        talk.queues = [queue_id_of(frame.owner_key) for frame in created]
-        await talk.say(*(frames.Done(request) for request in range(len(asked))))
+        await talk.do(asked)
 
     async def break_off(self, talk: Talk) -> None:
         """Hear all that is asked, do it perhaps, and be gone before all of it is answered."""

@@ -1,20 +1,28 @@
 """Prekeys are renewed on schedule, and a device whose published ones are stale sends nothing before that."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pytest
 import trio
 
 from sottovoce import errors, registration
+from sottovoce.crypto import identity
 from sottovoce.directory import CounterConflict, Directory, Signer
 from sottovoce.local import Local, now_ms
 from sottovoce.registration import ONE_TIME_PREKEYS, REFILL_BELOW, STALE_AFTER, Registration, _confirm, _publish_body
 from sottovoce.store.account import Account
+from sottovoce.store.counter import start_anew
+from sottovoce.store.database import Tables
 from sottovoce_wire import directory as wire
 from sottovoce_wire import limits, records
 from tests.sottovoce.people import Person
 
+T = TypeVar("T")
 DAY = limits.DAY
+#: Transactions of a renewal up to the one that confirms its first publication: what is due, the body, the counter.
+KILLED_AFTER = 4
 
 
 @dataclass
@@ -25,6 +33,14 @@ class Keyserver(Directory):
     last_counter: int = 0
     remaining: int = ONE_TIME_PREKEYS
     taken: list[wire.Publish] = field(default_factory=list)
+    name_taken: bool = False
+    claims: list[bytes] = field(default_factory=list)
+
+    async def register(self, signer: Signer, counter: int, request: wire.Register) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.name_taken:
+            raise errors.NameTaken("taken")
+        self.claims.append(request.username_claim or b"")
 
     async def publish(self, signer: Signer, counter: int, request: wire.Publish) -> int:
         await trio.lowlevel.checkpoint()
@@ -117,6 +133,61 @@ async def test_one_time_prekeys_are_refilled_when_few_are_left(alice: Person, ac
     assert keyserver.remaining == ONE_TIME_PREKEYS
     sent = [prekey.id for request in keyserver.taken for prekey in request.one_time_prekeys]
     assert min(sent) > ONE_TIME_PREKEYS, "an id was offered twice"
+
+
+async def test_a_refill_is_not_forgotten_by_a_device_that_is_killed_after_it_has_heard_of_it(
+    alice: Person, account: Account
+) -> None:
+    keyserver = Keyserver(remaining=REFILL_BELOW - 1)
+    local = later(alice, 2 * DAY)
+    renewing = Registration(local, keyserver)
+    transactions = 0
+
+    async def transact(work: Callable[[Tables], T]) -> T:
+        nonlocal transactions
+        transactions += 1
+        if transactions > KILLED_AFTER:
+            raise errors.StoreFailed("killed")
+        return await Local.transact(local, work)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(local, "transact", transact)
+        with pytest.raises(errors.StoreFailed):
+            await renewing.renew(account)
+    assert (len(keyserver.taken), keyserver.remaining) == (1, REFILL_BELOW - 1)
+    await renewing.renew(account)
+    assert keyserver.remaining == ONE_TIME_PREKEYS
+
+
+async def test_after_a_restore_the_first_publication_replaces_every_one_time_prekey(
+    alice: Person, account: Account
+) -> None:
+    keyserver = Keyserver()
+    now = now_ms() // 1000
+    with alice.store.transaction() as tables:
+        start_anew(tables, now)
+    await Registration(Local(alice.store), keyserver).renew(account)
+    (request,) = keyserver.taken
+    assert request.one_time_prekeys_from > now
+    assert [prekey.id for prekey in request.one_time_prekeys] == [
+        request.one_time_prekeys_from + number for number in range(ONE_TIME_PREKEYS)
+    ]
+
+
+async def test_the_root_key_signs_the_name_and_is_locked_away(alice: Person) -> None:
+    keyserver = Keyserver(name_taken=True)
+    with alice.store.transaction() as tables:
+        account = tables.account.get()
+    assert account is not None
+    registering = Registration(Local(alice.store), keyserver)
+    with pytest.raises(errors.NameTaken):
+        await registering.register(account, "alice")
+    keyserver.name_taken = False
+    await registering.register(account, "alicia")
+    (claim,) = keyserver.claims
+    assert identity.open_username_claim(account.root_public, claim).username == "alicia"
+    with alice.store.transaction() as tables:
+        assert tables.account.root() is None
 
 
 async def test_a_counter_that_fell_behind_is_caught_up_with(alice: Person, account: Account) -> None:

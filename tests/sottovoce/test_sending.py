@@ -79,9 +79,9 @@ def _envelope(origin: str, name: bytes) -> Outgoing:
 
 
 @asynccontextmanager
-async def mailing(person: Person, own: str = NOBODY) -> AsyncIterator[Mailer]:
-    """A sender at work on the person's store."""
-    mailer = Mailer(Local(person.store))
+async def mailing(person: Person, own: str = NOBODY, *, inline: bool = False) -> AsyncIterator[Mailer]:
+    """A sender at work on the person's store; `inline`, so that when all tasks are blocked nothing is under way."""
+    mailer = Mailer(Local(person.store, inline=inline))
     async with trio.open_nursery() as nursery:
         mailer.sender = Sender(
             mailer.local,
@@ -364,7 +364,7 @@ async def test_however_many_relays_contacts_name_a_few_are_connected_at_a_time_a
 
     async with AsyncExitStack() as relays:
         honest, *silent = [await relays.enter_async_context(relay(talk)) for talk in (accept_all, *[say_nothing] * 6)]
-        mailer = await relays.enter_async_context(mailing(alice))
+        mailer = await relays.enter_async_context(mailing(alice, inline=True))
         for origin in silent:
             await mailer.post(origin)
         await pass_time(5.0, lambda: len(mailer.sender.trouble) == 6)

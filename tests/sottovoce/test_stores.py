@@ -138,6 +138,14 @@ def test_a_whole_store_is_intact_and_left_as_it_is(path: Path) -> None:
     assert digests(path.parent) == before
 
 
+def test_a_root_key_that_the_key_file_does_not_open_is_found(path: Path) -> None:
+    store = open_store(path)
+    with store.transaction() as tables:
+        tables.account._execute("UPDATE account SET wrapped_root = ?", (bytes(60),))
+    store.close()
+    assert check_store(path).damaged == ("account",)
+
+
 def test_what_only_the_log_holds_is_checked_and_read_too(path: Path) -> None:
     """As a kill leaves it."""
     store = open_store(path)

@@ -4,6 +4,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import trio
@@ -48,6 +49,7 @@ class Probe:
     received: int = 0
     peers: list[bytes | None] = field(default_factory=list)
     ended: trio.Event = field(default_factory=trio.Event)
+    hurried: trio.Event = field(default_factory=trio.Event)
 
     @property
     def websockets(self) -> dict[str, WebSocketHandler]:
@@ -112,8 +114,11 @@ class Probe:
 
     async def hurry(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Is cancelled in the middle of a write, and before one of more than a socket takes; then says one thing."""
-        with trio.move_on_after(3 * SOON):
-            await self.flood(scope, receive, send)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.flood, scope, receive, send)
+            await until(partial(stands_still, self))
+            self.hurried.set()
+            nursery.cancel_scope.cancel()
         with trio.CancelScope() as cancelled:
             cancelled.cancel()
             await send({"type": "websocket.send", "bytes": bytes(2**23)})
@@ -175,6 +180,13 @@ async def start_probe(nursery: trio.Nursery, deadlines: Deadlines | None = None,
 
     chosen = HostingSettings.model_validate({"port": 0, **settings})
     return Started(await start_server(nursery, lambda _: [open_probe()], chosen, deadlines), probe)
+
+
+async def stands_still(probe: Probe) -> bool:
+    """Whether the flood has begun and its peer's buffers are full."""
+    before = probe.sends
+    await trio.sleep(SOON)
+    return 0 < before == probe.sends
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sottovoce_hosting.binding import bind, raise_file_limit
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.settings import HostingSettings
+from tests.certificates import self_signed
 
 ALL = "0.0.0.0"  # noqa: S104 - bound for an instant, to see that it may or may not be
 
@@ -44,12 +45,25 @@ async def test_a_host_that_is_not_here_is_named() -> None:
         await bind(HostingSettings(host="192.0.2.1", public_url="https://chat.example"))
 
 
-async def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("no certificate")
-    for name in ("cert.pem", "missing.pem"):
-        settings = HostingSettings(tls_cert=tmp_path / name, tls_key=tmp_path / name, public_url="https://chat.example")
-        with pytest.raises(StartError, match="the certificate or its key cannot be used"):
-            await bind(settings)
+@pytest.mark.parametrize(
+    ("cert", "key", "said"),
+    [
+        ("missing.pem", "key.pem", "cannot read {0}/missing.pem: No such file or directory"),
+        ("cert.pem", "missing.pem", "cannot read {0}/missing.pem: No such file or directory"),
+        ("damaged.pem", "key.pem", "{0}/damaged.pem is not a certificate in PEM"),
+        ("cert.pem", "damaged.pem", "{0}/damaged.pem is not a private key in PEM, or has a passphrase"),
+        ("cert.pem", "other/key.pem", "{0}/other/key.pem is not the key of the certificate in {0}/cert.pem"),
+    ],
+)
+async def test_which_file_of_a_certificate_is_at_fault_is_said(tmp_path: Path, cert: str, key: str, said: str) -> None:
+    (tmp_path / "other").mkdir()
+    for folder in (tmp_path, tmp_path / "other"):
+        self_signed(folder)
+    (tmp_path / "damaged.pem").write_text("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
+    settings = HostingSettings(tls_cert=tmp_path / cert, tls_key=tmp_path / key, public_url="https://chat.example")
+    with pytest.raises(StartError) as refused:
+        await bind(settings)
+    assert str(refused.value) == said.format(tmp_path)
 
 
 def test_the_limit_of_open_files_is_raised_and_connections_stay_below_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
         Part("mill", MillSettings, never_opened, "mill.db", migrations, statistics),
     )
     commands = make_commands(
-        Program("sottovoce-bakery", "Bread.", parts, ("data", "host", "port", "public_url", "stones"))
+        Program("sottovoce-bakery", "Bread.", parts, ("data", "host", "port", "public_url", "stones"), True)
     )
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -107,7 +107,7 @@ def test_a_certificate_that_cannot_be_used_is_found_before_it_is_needed(run: Run
     code, _, errors = run("config", "check", "--config", "bakery.toml")
     assert (code, errors) == (
         1,
-        "sottovoce-bakery: the certificate or its key cannot be used: No such file or directory\n",
+        "sottovoce-bakery: cannot read x: No such file or directory\n",
     )
 
 
@@ -190,11 +190,46 @@ def test_where_no_database_is_none_is_made(run: Run, name: str) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_copies_of_all_databases_are_made_in_a_folder_of_their_own(run: Run) -> None:
+    run("db", "upgrade")
+    write(Path("sottovoce-data/mill.db"), "INSERT INTO numbers VALUES (7)")
+    code, printed, errors = run("db", "copy", "backups/today")
+    assert (code, errors) == (0, "")
+    assert printed == "".join(
+        f"backups/today/{name}.db is a copy of sottovoce-data/{name}.db\n" for name in ("bakery", "mill")
+    )
+    assert "numbers = 1" in run("db", "stats", "--data", "backups/today")[1]
+    code, printed, errors = run("db", "copy", "backups/today")
+    assert (code, printed, errors.count("\n")) == (1, "", 1)
+
+
+# --- What is mistyped ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("srve",), 'Unknown command "srve". Did you mean "serve"?'),
+        (("db", "copi", "x"), 'Unknown command "copi". Did you mean "copy"?'),
+        (("serve", "now"), "'now' is one word too many."),
+        (("--prot", "1"), "Unknown option: --prot. Did you mean --port?"),
+        (("--port", "any"), "Invalid value for --port"),
+        (("db", "copy"), 'Command "db copy" parameter FOLDER requires an argument.'),
+    ],
+)
+def test_what_is_mistyped_is_said_in_one_line(run: Run, words: tuple[str, ...], said: str) -> None:
+    code, printed, errors = run(*words)
+    assert (code, printed, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith(f"sottovoce-bakery: {said}")
+    assert errors.endswith(" Try --help.\n")
+
+
 # --- Help ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "words", ["config", "config check", "config show", "db", "db upgrade", "db health", "db stats", "db restored"]
+    "words",
+    ["config", "config check", "config show", "db", "db upgrade", "db health", "db stats", "db copy", "db restored"],
 )
 def test_the_help_of_other_commands_says_where_the_settings_stand(run: Run, words: str) -> None:
     _, printed, _ = run(*words.split(), "--help")

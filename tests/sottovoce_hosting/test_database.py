@@ -312,7 +312,10 @@ async def test_a_write_with_little_patience_gives_up_its_turn_soon(tmp_path: Pat
         assert len(refused) == 20
 
 
-async def test_a_failure_is_over_once_a_probe_has_written(tmp_path: Path, migrations: Path) -> None:
+async def test_a_failure_is_over_once_a_probe_has_written(
+    tmp_path: Path, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sottovoce_hosting.database._PROBE_PERIOD", 3600.0)
     async with open_database(tmp_path / "a.db", migrations) as database:
         with locked(tmp_path / "a.db"):
             with pytest.raises(DatabaseError):

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from sottovoce_hosting.database import DatabaseError, open_database
-from sottovoce_hosting.inspection import damage, file_statistics, inspecting
+from sottovoce_hosting.inspection import copy_database, damage, file_statistics, inspecting
 from tests.sottovoce_hosting.test_database import add, count, migrations
 
 __all__ = ["migrations"]  # a fixture
@@ -79,3 +79,35 @@ def test_the_files_size_and_its_free_pages_are_counted(tmp_path: Path) -> None:
         assert connection.execute(text("SELECT count(*) FROM t")).scalar_one() == 0
     assert counted["file_bytes"] == path.stat().st_size
     assert counted["free_pages"] >= 20
+
+
+async def test_a_copy_made_beside_the_server_is_one_whole_file_for_its_owner_alone(
+    tmp_path: Path, migrations: Path
+) -> None:
+    path, copy = tmp_path / "a.db", tmp_path / "copies" / "a.db"
+    copy.parent.mkdir()
+    async with open_database(path, migrations) as database:
+        await database.write(lambda c: add(c, 1))
+        copy_database(path, copy)
+        await database.write(lambda c: add(c, 2))
+    assert copy.stat().st_mode & 0o077 == 0
+    with inspecting(copy) as connection:
+        assert (count(connection), damage(connection)) == (1, None)
+    assert list(copy.parent.iterdir()) == [copy]
+
+
+def test_no_copy_is_written_over(tmp_path: Path) -> None:
+    damaged(tmp_path / "a.db")
+    copy = tmp_path / "b.db"
+    copy.write_bytes(b"the only copy of something")
+    with pytest.raises(DatabaseError, match=r"b\.db: File exists; choose another folder"):
+        copy_database(tmp_path / "a.db", copy)
+    assert copy.read_bytes() == b"the only copy of something"
+
+
+def test_of_what_cannot_be_copied_no_half_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(b"x" * 4096)
+    with pytest.raises(DatabaseError, match=r"cannot copy .*a\.db to .*b\.db: file is not a database"):
+        copy_database(path, tmp_path / "b.db")
+    assert list(tmp_path.iterdir()) == [path]

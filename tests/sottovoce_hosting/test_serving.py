@@ -74,7 +74,7 @@ def opening(*stubs: Stub) -> Callable[[Origins], list[AbstractAsyncContextManage
 
 
 async def get(server: ServedForTest, path: str, method: str = "GET") -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as http:
         return await http.request(method, server.url + path)
 
 
@@ -197,7 +197,7 @@ async def test_a_service_that_cannot_drain_does_not_stop_the_others(
 
 async def test_an_idle_connection_does_not_hold_up_the_end(nursery: trio.Nursery) -> None:
     server = await start_server(nursery, opening(Stub()))
-    async with httpx.AsyncClient(trust_env=False) as http, await server.connect():
+    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as http, await server.connect():
         await http.get(server.url + "/livez")
         server.stop.set()
         with trio.fail_after(PATIENCE / 2):

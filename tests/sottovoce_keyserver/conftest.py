@@ -99,7 +99,7 @@ class Device:
         )
         return sign(self.key, labels.CONTACT_RECORD, msgspec.structs.replace(record, **changes).pack())
 
-    def publish(self, one_time: range = range(3), **changes: bytes) -> wire.Publish:
+    def publish(self, one_time: range = range(3), **changes: bytes | int) -> wire.Publish:
         prekeys = [wire.OneTimePrekey(number, number.to_bytes(32, "big")) for number in one_time]
         body = wire.Publish(self.prekeys(), self.contact(), prekeys)
         return msgspec.structs.replace(body, **changes)

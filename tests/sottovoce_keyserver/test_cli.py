@@ -27,8 +27,8 @@ def refusal(*arguments: str | Path, **environment: str) -> str:
 def test_it_says_that_it_is_ready_answers_and_ends_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with server_process([COMMAND, "serve", "--data", tmp_path, "--port", "0"]) as server:
         assert server.ready.startswith("sottovoce-keyserver: ready at http://127.0.0.1:")
-        assert httpx.get(server.url + "/readyz", trust_env=False).status_code == 200
-        answer = httpx.get(server.url + wire.PATH_INFO, trust_env=False)
+        assert httpx.get(server.url + "/readyz", timeout=PATIENCE, trust_env=False).status_code == 200
+        answer = httpx.get(server.url + wire.PATH_INFO, timeout=PATIENCE, trust_env=False)
         assert wire.decode(wire.Info, answer.content).relay == server.url
         server.process.send_signal(number)
         assert server.wait() == (0, "")
@@ -37,7 +37,7 @@ def test_it_says_that_it_is_ready_answers_and_ends_in_order(tmp_path: Path, numb
 def test_it_takes_its_settings_from_the_environment_too(tmp_path: Path) -> None:
     environment = {"SOTTOVOCE_SERVER_PORT": "0", "SOTTOVOCE_SERVER_RELAY_URL": "https://relay.example"}
     with server_process([COMMAND, "serve", "--data", tmp_path], **environment) as server:
-        answer = httpx.get(server.url + wire.PATH_INFO, trust_env=False)
+        answer = httpx.get(server.url + wire.PATH_INFO, timeout=PATIENCE, trust_env=False)
         assert wire.decode(wire.Info, answer.content).relay == "https://relay.example"
 
 

@@ -97,7 +97,7 @@ async def test_readiness_comes_back_without_anybody_changing_anything(
     other.close()
     url = keyserver.server.url + "/readyz"
     assert (await keyserver.http.get(url)).status_code == 503
-    with trio.fail_after(10):
+    with trio.fail_after(20):
         while (await keyserver.http.get(url)).status_code != 200:  # noqa: ASYNC110 - no event comes over a socket
             await trio.sleep(0.01)
 

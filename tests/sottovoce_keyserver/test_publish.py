@@ -91,6 +91,34 @@ async def test_an_older_publication_that_is_repeated_does_not_bring_a_key_back_e
     assert bundle.one_time_prekey.id == 10
 
 
+async def test_a_device_can_have_its_older_one_time_prekeys_dropped_for_good(
+    registered: ServedKeyserver, alice: Person
+) -> None:
+    """As one whose store was put back from a copy wants it: it lacks the private parts of some. Said twice, it is the
+    same, and an older publication brings none back."""
+    replacing = alice.phone.publish(range(5, 8), one_time_prekeys_from=6)
+    for body in (replacing, replacing, alice.phone.publish(range(3, 6))):
+        answer = await registered.publish(alice.phone, body)
+        assert registered.body(wire.Published, answer).one_time_prekeys == 2
+    taken = []
+    for _ in range(3):
+        [bundle] = (await registered.bundles(alice)).bundles
+        taken.append(bundle.one_time_prekey and bundle.one_time_prekey.id)
+    assert taken == [6, 7, None]
+
+
+async def test_what_a_device_drops_are_its_own_one_time_prekeys(
+    keyserver: ServedKeyserver, alice: Person, bob: Person
+) -> None:
+    alice.devices.append(alice.device(1))
+    await keyserver.register(alice)
+    await keyserver.register(bob)
+    await keyserver.publish(alice.devices[1], alice.devices[1].publish(range(0), one_time_prekeys_from=2**32 - 1))
+    for person in (alice, bob):
+        [bundle] = (await keyserver.bundles(person, [person.phone.id])).bundles
+        assert bundle.one_time_prekey is not None
+
+
 async def test_a_device_has_at_most_two_hundred_one_time_prekeys(registered: ServedKeyserver, alice: Person) -> None:
     full = alice.phone.publish(range(limits.MAX_ONE_TIME_PREKEYS))
     answer = await registered.publish(alice.phone, full)

@@ -41,6 +41,7 @@ from sottovoce_wire.frames import (
     encode,
 )
 from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey
+from tests.relay_clients import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -493,7 +494,7 @@ def holders(folder: Path, secret: bytes) -> set[str]:
 
 
 async def wait_until_gone(folder: Path, secret: bytes) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while holders(folder, secret):  # noqa: ASYNC110 - only asking helps
             await trio.sleep(0.01)
 
@@ -575,7 +576,7 @@ async def test_a_loss_that_was_told_is_not_told_again(start_relay: StartRelay, b
         await owner.receive(box)
         told = Gap(box.queue, 1, GapReason.EXPIRED)
         assert {await owner.hear(), await owner.hear()} == {told, CaughtUp(box.queue)}
-        with trio.fail_after(20), sqlite3.connect(f"file:{relay.data / 'relay.db'}?mode=ro", uri=True) as reader:
+        with trio.fail_after(PATIENCE), sqlite3.connect(f"file:{relay.data / 'relay.db'}?mode=ro", uri=True) as reader:
             while reader.execute("SELECT expired_told FROM queues").fetchone() != (1,):
                 await owner.say(Ping(1))
                 await owner.expect(Pong)

@@ -185,7 +185,7 @@ def test_a_lists_hash_is_labelled() -> None:
 )
 def test_a_contact_record_with_an_origin_in_another_spelling_is_refused(origin: str) -> None:
     payload = msgspec.structs.replace(CONTACT, origin=origin).pack()
-    assert refuses(lambda: ContactRecord.parse(payload)) in {Code.BAD_RECORD, Code.BAD_REQUEST}
+    assert refuses(lambda: ContactRecord.parse(payload)) is Code.BAD_RECORD
 
 
 @pytest.mark.parametrize("name", ["", "a", "Alice", "1alice", "al ice", "a" * 33])

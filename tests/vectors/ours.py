@@ -4,10 +4,13 @@ An operation raises CryptoRefusal. A claimed value that is not the derived one i
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from unittest.mock import patch
 
+from sottovoce import directory as client_directory
+from sottovoce import errors
 from sottovoce.crypto import (
     agreement,
     attachment,
@@ -44,8 +47,11 @@ from sottovoce.crypto.ratchet import Decrypted, Ratchet, SkippedKey
 from sottovoce.crypto.root_key import SessionRootKey
 from sottovoce.crypto.sealed import FirstMessage
 from sottovoce.crypto.sender_key import OwnSenderKey, PeerSenderKey
+from sottovoce.directory import Directory
+from sottovoce_keyserver import directory as keyserver
+from sottovoce_wire import directory as wire
 from sottovoce_wire import ids, labels, padding, records
-from sottovoce_wire.errors import WireError
+from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, DeviceId, GroupId, SendKey
 from sottovoce_wire.records import DeviceEntry, DeviceList
 
@@ -460,6 +466,13 @@ def _expected_tags(case: Case) -> Outputs:
     return {"tags": sorted(_responding(case).tags)}
 
 
+def _found(case: Case) -> Outputs:
+    found = _responding(case).find(case.bytes("message"))
+    if found is None:
+        raise CryptoRefusal(Reason.NOT_AUTHENTIC, "no header key opens the message")
+    return {"chain": found.chain, "number": found.number, "ephemeral": int(found.is_ephemeral)}
+
+
 def _routing_tag(case: Case) -> Outputs:
     route = Route(bytes(32) + case.bytes("tagKey"))
     return {"tag": route.tag(case.number("number"), is_ephemeral=bool(case.number("ephemeral")))}
@@ -643,6 +656,121 @@ def _attachment(case: Case) -> Outputs:
     return {"content": attachment.open_attachment(Pointer.parse(case.bytes("pointer")), container)}
 
 
+def _attachment_range(case: Case) -> Outputs:
+    pointer, container = Pointer.parse(case.bytes("pointer")), attachment_bytes(case)
+    read_at = lambda offset, length: container[offset : offset + length]  # noqa: E731 - a server in a line
+    return {"content": attachment.read_range(pointer, read_at, case.number("start"), case.number("end"))}
+
+
+# --- Directory --------------------------------------------------------------------------------------------------
+
+#: What the codes of a keyserver are called among the reasons of refusals.
+_CODES = {
+    Code.BAD_REQUEST: Reason.MALFORMED,
+    Code.BAD_REQUEST_SIGNATURE: Reason.BAD_SIGNATURE,
+    Code.UNKNOWN_DEVICE: Reason.NOT_LISTED,
+    Code.BAD_RECORD: Reason.BAD_RECORD,
+}
+_KEYSERVER = "https://keys.example"
+
+
+@contextmanager
+def _coded() -> Iterator[None]:
+    """A keyserver's refusal as one of the core's."""
+    try:
+        yield
+    except WireError as error:
+        raise CryptoRefusal(_CODES[error.code], error.detail) from None
+
+
+def _directory_signer(case: Case) -> Outputs:
+    headers = {
+        wire.HEADER_ACCOUNT: case.text("account"),
+        wire.HEADER_DEVICE: case.text("device"),
+        wire.HEADER_COUNTER: case.text("counter"),
+        wire.HEADER_SIGNATURE: case.text("signature"),
+    }
+    with _coded():
+        found = keyserver.parse_signer(headers.get)
+    return {
+        "accountId": found.account_id,
+        "deviceId": found.device_id,
+        "counterValue": found.counter,
+        "signatureValue": found.signature,
+    }
+
+
+def _directory_request(case: Case) -> Outputs:
+    signed = records.directory_request(
+        case.text("origin"),
+        AccountId(case.bytes("accountId")),
+        DeviceId(case.bytes("deviceId")),
+        case.number("counter"),
+        case.text("method"),
+        case.text("path"),
+        case.bytes("body"),
+    )
+    primitives.verify(case.bytes("signingKey"), signed, case.bytes("signature"))
+    return {}
+
+
+def _registration(case: Case) -> Outputs:
+    signer = keyserver.Signer(AccountId(case.bytes("accountId")), DeviceId(case.bytes("deviceId")), 1, bytes(64))
+    with _coded():
+        register = wire.decode(wire.Register, case.text("body").encode())
+        device_list = keyserver.open_device_list(register, signer.account_id)
+        keyserver.signing_key_in(device_list, signer.device_id)
+        found = keyserver.check_registration(register, device_list, signer, case.number("now"))
+    return {
+        "listVersion": device_list.version,
+        "recordId": found.publication.record_id,
+        "sequence": found.publication.sequence,
+        "expires": found.publication.expires,
+        "oneTimeIds": [prekey.id.to_bytes(4, "big") for prekey in found.publication.one_time_prekeys],
+        "username": "" if found.name is None else found.name.username,
+    }
+
+
+_T = TypeVar("_T")
+
+
+def _asked(answer: bytes, look_up: Callable[[Directory], Coroutine[None, None, _T]]) -> _T:
+    """What a client takes from an answer. It waits for nothing else, so that one step is all of it."""
+
+    async def ask(self: Directory, _method: str, _path: str, _body: bytes, kind: type[wire.Body]) -> wire.Body:
+        return self._parse(kind, answer)
+
+    client = Directory.__new__(Directory)
+    client._origin = _KEYSERVER
+    with patch.object(Directory, "_ask", ask), patch.object(client_directory, "_untrusted", lambda refusal: refusal):
+        try:
+            look_up(client).send(None)
+        except StopIteration as done:
+            result: _T = done.value
+            return result
+        except errors.WrongServer:
+            raise CryptoRefusal(Reason.MALFORMED, "the answer is none") from None
+        except errors.UntrustedKeys:
+            raise CryptoRefusal(Reason.WRONG_ACCOUNT, "the answer is about another account") from None
+    raise AssertionError
+
+
+def _bundles(case: Case) -> Outputs:
+    account_id, now = AccountId(case.bytes("accountId")), case.number("now")
+    peer, found = _asked(case.text("body").encode(), lambda client: client.bundles(account_id, None, now))
+    one_time = [bundle.one_time for bundle in found]
+    return {
+        "listVersion": DeviceList.parse(peer.device_list[:-64]).version,
+        "devices": [bytes(bundle.entry.device_id) for bundle in found],
+        "queues": [bytes(bundle.address.queue) for bundle in found],
+        "oneTimeIds": [b"" if each is None else each[0].to_bytes(4, "big") for each in one_time],
+    }
+
+
+def _found_name(case: Case) -> Outputs:
+    return {"accountId": _asked(case.text("body").encode(), lambda client: client.find(case.text("username")))}
+
+
 # --- Recovery phrase, safety number -----------------------------------------------------------------------------
 
 
@@ -712,6 +840,7 @@ OPERATIONS: dict[str, Operation] = {
     "ratchetState": _ratchet_state,
     "ratchet": _ratchet,
     "expectedTags": _expected_tags,
+    "found": _found,
     "fragment": _fragment,
     "offeredKey": _offered_key,
     "epochSecret": _epoch_secret,
@@ -726,6 +855,12 @@ OPERATIONS: dict[str, Operation] = {
     "peerSenderKey": _peer_sender_key,
     "pointer": _pointer,
     "attachment": _attachment,
+    "attachmentRange": _attachment_range,
+    "directorySigner": _directory_signer,
+    "directoryRequest": _directory_request,
+    "registration": _registration,
+    "bundles": _bundles,
+    "foundName": _found_name,
     "spellPhrase": _spell_phrase,
     "readPhrase": _read_phrase,
     "safetyNumber": _safety_number,

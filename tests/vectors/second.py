@@ -9,6 +9,7 @@ from tests.second import (
     aes_gcm,
     agreement,
     attachments,
+    directory,
     hpke,
     identity,
     keys,
@@ -324,6 +325,11 @@ def _expected_tags(case: Case) -> Outputs:
     return {"tags": sorted(ratchet.expected(_responding(case)))}
 
 
+def _found(case: Case) -> Outputs:
+    chain, number, is_ephemeral = ratchet.find(_responding(case), case.bytes("message"))
+    return {"chain": chain, "number": number, "ephemeral": int(is_ephemeral)}
+
+
 def _routing_tag(case: Case) -> Outputs:
     route = Route(bytes(32), case.bytes("tagKey"))
     return {"tag": message.tag(route, case.number("number"), is_ephemeral=bool(case.number("ephemeral")))}
@@ -499,6 +505,60 @@ def _attachment(case: Case) -> Outputs:
     return {"content": attachments.open_attachment(pointer, attachment_bytes(case))}
 
 
+def _attachment_range(case: Case) -> Outputs:
+    pointer, container = attachments.parse_pointer(case.bytes("pointer")), attachment_bytes(case)
+    return {"content": attachments.read_range(pointer, container, case.number("start"), case.number("end"))}
+
+
+# --- Directory --------------------------------------------------------------------------------------------------
+
+
+def _directory_signer(case: Case) -> Outputs:
+    found = directory.parse_signer(*(case.text(name) for name in ("account", "device", "counter", "signature")))
+    return {
+        "accountId": found.account,
+        "deviceId": found.device,
+        "counterValue": found.counter,
+        "signatureValue": found.signature,
+    }
+
+
+def _directory_request(case: Case) -> Outputs:
+    signer = directory.Signer(
+        case.bytes("accountId"), case.bytes("deviceId"), case.number("counter"), case.bytes("signature")
+    )
+    what = case.text("method"), case.text("path"), case.bytes("body")
+    directory.check_request(case.bytes("signingKey"), signer, case.text("origin"), *what)
+    return {}
+
+
+def _registration(case: Case) -> Outputs:
+    who = case.bytes("accountId"), case.bytes("deviceId")
+    found = directory.open_registration(*who, case.text("body").encode(), case.number("now"))
+    return {
+        "listVersion": found.version,
+        "recordId": found.record_id,
+        "sequence": found.sequence,
+        "expires": found.expires,
+        "oneTimeIds": [each.to_bytes(4, "big") for each in found.one_time_ids],
+        "username": found.username,
+    }
+
+
+def _bundles(case: Case) -> Outputs:
+    listed, reached = directory.open_bundles(case.bytes("accountId"), case.text("body").encode(), case.number("now"))
+    return {
+        "listVersion": listed.version,
+        "devices": [each.device for each in reached],
+        "queues": [each.queue for each in reached],
+        "oneTimeIds": [b"" if each.one_time is None else each.one_time.to_bytes(4, "big") for each in reached],
+    }
+
+
+def _found_name(case: Case) -> Outputs:
+    return {"accountId": directory.open_found_name(case.text("username"), case.text("body").encode())}
+
+
 # --- Recovery phrase, safety number -----------------------------------------------------------------------------
 
 
@@ -568,6 +628,7 @@ OPERATIONS: dict[str, Operation] = {
     "ratchetState": _ratchet_state,
     "ratchet": _ratchet,
     "expectedTags": _expected_tags,
+    "found": _found,
     "fragment": _fragment,
     "offeredKey": _offered_key,
     "epochSecret": _epoch_secret,
@@ -582,6 +643,12 @@ OPERATIONS: dict[str, Operation] = {
     "peerSenderKey": _peer_sender_key,
     "pointer": _pointer,
     "attachment": _attachment,
+    "attachmentRange": _attachment_range,
+    "directorySigner": _directory_signer,
+    "directoryRequest": _directory_request,
+    "registration": _registration,
+    "bundles": _bundles,
+    "foundName": _found_name,
     "spellPhrase": _spell_phrase,
     "readPhrase": _read_phrase,
     "safetyNumber": _safety_number,

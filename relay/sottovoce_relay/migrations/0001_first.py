@@ -15,7 +15,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Create the tables (see storage.py for what the columns mean)."""
+    """Create the tables (see storage/tables.py for what the columns mean)."""
     op.create_table(
         "queues",
         sa.Column("number", _NUMBER, primary_key=True),

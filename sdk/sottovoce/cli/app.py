@@ -3,6 +3,7 @@
 import enum
 import inspect
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from getpass import getpass
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, NoReturn, TypeAlias
 
 import cyclopts
 import trio
@@ -20,9 +21,7 @@ from cyclopts import Parameter
 
 from .. import errors
 from . import commands, people
-from .commands import Place
-
-DEFAULT_SERVER: Final = "http://127.0.0.1:8480"
+from .commands import DEFAULT_SERVER, Place
 
 _HELP: Final = """Private messages from the command line.
 
@@ -33,8 +32,9 @@ you `send` wait in the store until the server has taken them, also when the comm
 _EPILOGUE: Final = """Exit codes: 0 done; 1 an error, told in one line; 2 the command line is wrong; 3 not sent yet, the
 messages wait in the store and go out with the next command; 130 interrupted.
 
-A store is one account on one device, for one command at a time. Its key lies beside it in FILE.key, readable by you
-alone, unless SOTTOVOCE_PASSPHRASE was set when the store was made: then it is needed every time (or asked for).
+A store is one account on one device, for one command at a time; it knows its server. Its key lies beside it in
+FILE.key, readable by you alone, unless SOTTOVOCE_PASSPHRASE was set when the store was made: then it is needed every
+time (or asked for).
 """
 
 
@@ -49,6 +49,14 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
+def _refuse(error: cyclopts.CycloptsError) -> NoReturn:
+    """One line for a command line that is wrong, and the end: the library would print a panel."""
+    said = str(error)
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        said = f"{error.unused_tokens[0]!r} is one word too many: a text with spaces goes in quotes."
+    sys.exit(_fail(f"{' '.join(said.split())} Try --help.", ExitCode.USAGE))
+
+
 app: Final = cyclopts.App(
     name="sottovoce",
     help=_HELP,
@@ -56,6 +64,7 @@ app: Final = cyclopts.App(
     help_format="markdown",
     version=lambda: version("sottovoce"),
     result_action="return_value",
+    error_formatter=_refuse,
 )
 
 app.meta.end_of_options_delimiter = ""  # a `--` is for the command that follows
@@ -82,7 +91,10 @@ def register(
     *,
     place: Where,
 ) -> ExitCode:
-    """Make an account and claim NAME for it. Saying it again changes nothing."""
+    """Make an account and claim NAME for it. Saying it again changes nothing.
+
+    For example: `sottovoce --server https://chat.example register alice`
+    """
     return _run(place, lambda at: commands.register(at, name))
 
 
@@ -97,7 +109,11 @@ def send(
     wait: Wait = 30.0,
     place: Where,
 ) -> ExitCode:
-    """Send TEXT, or each line of the standard input as a message of its own. Ends when all are accepted."""
+    """Send TEXT, or each line of the standard input, blank ones too, as a message of its own. Ends when all are
+    accepted.
+
+    For example: `sottovoce send bob 'shall we have lunch?'`
+    """
     return _run(place, lambda at: commands.send(at, to, text, wait))
 
 
@@ -112,55 +128,83 @@ def listen(
     ] = False,
     place: Where,
 ) -> ExitCode:
-    """Print messages of contacts as they arrive, until interrupted."""
+    """Print messages of contacts as they arrive, until interrupted.
+
+    For example: `sottovoce listen --json --count 1`
+    """
     return _run(place, lambda at: commands.listen(at, json, count, accept_everyone))
 
 
 @app.command
 def chat(to: To, /, *, json: AsJson = False, wait: Wait = 30.0, place: Where) -> ExitCode:
-    """Talk: lines of the standard input go to TO, messages that arrive are printed. Ends with the input."""
+    """Talk: lines of the standard input that are not blank go to TO, messages that arrive are printed. Ends with the
+    input: Ctrl-D on a terminal.
+
+    For example: `sottovoce chat bob`
+    """
     return _run(place, lambda at: commands.chat(at, to, json, wait))
 
 
 @app.command
 def requests(*, place: Where) -> ExitCode:
-    """Print what people have written whom you have not accepted. Nobody of them was answered in any way."""
+    """Print what people have written whom you have not accepted. Nobody of them was answered in any way.
+
+    For example: `sottovoce requests`
+    """
     return _run(place, people.requests)
 
 
 @app.command
 def accept(who: Who, /, *, place: Where) -> ExitCode:
-    """Make WHO, who has written to you, a contact. Whoever you write to is one, too."""
+    """Make WHO, who has written to you, a contact. Whoever you write to is one, too.
+
+    For example: `sottovoce accept bob`
+    """
     return _run(place, lambda at: people.answer(at, who, "accept"))
 
 
 @app.command
 def decline(who: Who, /, *, place: Where) -> ExitCode:
-    """Delete what WHO has written. They may ask again."""
+    """Delete what WHO has written. They may ask again.
+
+    For example: `sottovoce decline bob`
+    """
     return _run(place, lambda at: people.answer(at, who, "decline"))
 
 
 @app.command
 def block(who: Who, /, *, place: Where) -> ExitCode:
-    """Show nothing of WHO from now on. They are not told."""
+    """Show nothing of WHO from now on. They are not told.
+
+    For example: `sottovoce block bob`
+    """
     return _run(place, lambda at: people.answer(at, who, "block"))
 
 
 @app.command
 def unblock(who: Who, /, *, place: Where) -> ExitCode:
-    """WHO may ask again."""
+    """WHO may ask again.
+
+    For example: `sottovoce unblock bob`
+    """
     return _run(place, lambda at: people.answer(at, who, "unblock"))
 
 
 @app.command
 def contacts(*, place: Where) -> ExitCode:
-    """Print everybody you have written to, accepted or blocked: account id, name, what is noted."""
+    """Print everybody you have written to, accepted or blocked: account id, name, what is noted.
+
+    For example: `sottovoce contacts`
+    """
     return _run(place, people.contacts)
 
 
 @app.command
 def link(*, place: Where) -> ExitCode:
-    """Print a link to your account. Who writes to the link needs to trust no directory."""
+    """Print a link to your account. Who writes to the link needs to trust no directory.
+
+    For example: `sottovoce link`
+    """
     return _run(place, people.link)
 
 
@@ -172,13 +216,19 @@ def verify(
     confirmed: Annotated[bool, Parameter(negative="", help="You have compared it: note that.")] = False,
     place: Where,
 ) -> ExitCode:
-    """Print the safety number with WHO. If both of you see the same digits, no server stands between you."""
+    """Print the safety number with WHO. If both of you see the same digits, no server stands between you.
+
+    For example: `sottovoce verify bob`, and when you have compared it, `sottovoce verify bob --confirmed`
+    """
     return _run(place, lambda at: people.verify(at, who, confirmed))
 
 
 @app.command
 def whoami(*, place: Where) -> ExitCode:
-    """Print the name, account id, server and store."""
+    """Print the name, account id, server and store.
+
+    For example: `sottovoce --store work.db whoami`
+    """
     return _run(place, commands.whoami)
 
 
@@ -186,8 +236,13 @@ def whoami(*, place: Where) -> ExitCode:
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     server: Annotated[
-        str, Parameter(env_var="SOTTOVOCE_SERVER", help="The server's address; plain http on this machine only.")
-    ] = DEFAULT_SERVER,
+        str | None,
+        Parameter(
+            env_var="SOTTOVOCE_SERVER",
+            help="The server's address; plain http on this machine only. By default the one that the store's account is"
+            f" at; for a new account {DEFAULT_SERVER}.",
+        ),
+    ] = None,
     store: Annotated[
         Path | None, Parameter(env_var="SOTTOVOCE_STORE", help="The store's file, ~/.sottovoce/store.db by default.")
     ] = None,
@@ -204,9 +259,17 @@ def _launch(
     # A lone hyphen is what `send` does anyway; the parser would take it for an option without a name.
     command, bound, _ = app.parse_args([word for word in tokens if word != "-"])
     if "place" in inspect.signature(command).parameters:
-        bound.arguments["place"] = Place(server, path, os.environ.get("SOTTOVOCE_PASSPHRASE"), invite_code)
+        passphrase = os.environ.get("SOTTOVOCE_PASSPHRASE")
+        bound.arguments["place"] = Place(server, path, passphrase, invite_code, _spelled(store))
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, ExitCode) else ExitCode.DONE
+
+
+def _spelled(store: Path | None) -> str:
+    """The command as the person has to type it for the same store."""
+    if store is None or str(store) == os.environ.get("SOTTOVOCE_STORE"):
+        return "sottovoce"
+    return shlex.join(["sottovoce", "--store", str(store)])
 
 
 def run() -> None:
@@ -218,8 +281,6 @@ def run() -> None:
         code = app.meta()
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
-    except cyclopts.CycloptsError:
-        code = ExitCode.USAGE
     sys.exit(int(code or 0))
 
 

@@ -6,18 +6,20 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import trio
 
-from .. import Client, Event, Message, Sent, errors, events, open_client
+from .. import Client, Event, Message, Sent, errors, events, invites, open_client
 from ..protocol.content import MAX_TEXT
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
 
+#: Where a new account is made, if nothing else is said.
+DEFAULT_SERVER: Final = "http://127.0.0.1:8480"
 #: Messages encrypted ahead of the relay's answers, so that a long input does not fill the store first.
 AHEAD: Final = 512
 #: Not printable by themselves, but part of text: line ends, tabs, and the joiners of many scripts and emoji.
@@ -26,12 +28,13 @@ _HARMLESS: Final = "\n\t\u200c\u200d"
 
 @dataclass(frozen=True)
 class Place:
-    """Which store, on which server, and what opens either."""
+    """Which store, on which server (None: the store's own), what opens either, and how the command is spelled here."""
 
-    server: str
+    server: str | None
     store: Path
     passphrase: str | None = field(repr=False)
     invite_code: str = field(repr=False)
+    command: str = "sottovoce"
 
 
 class NotSent(Exception):  # noqa: N818 - an outcome
@@ -41,7 +44,9 @@ class NotSent(Exception):  # noqa: N818 - an outcome
 def opened(place: Place, *, create: bool = False, accept_everyone: bool = False) -> AbstractAsyncContextManager[Client]:
     """A client on the place's store. Only `register` makes a store: looking must not decide how it is locked."""
     if not create and not place.store.exists():
-        raise errors.NotRegistered(f"there is no store at {place.store}")
+        raise errors.NotRegistered(
+            f"there is no store at {place.store}", hint=f"register a name first: {place.command} register NAME"
+        )
     return open_client(
         place.store,
         server=place.server,
@@ -51,7 +56,7 @@ def opened(place: Place, *, create: bool = False, accept_everyone: bool = False)
     )
 
 
-async def _tell(client: Client, partner: str = "") -> None:
+async def _tell(client: Client, command: str, partner: str = "") -> None:
     """A line on stderr for whatever happens besides messages: why nothing moves, what was lost, who has written. A
     request of `partner` (an account id), with whom the person means to talk, is accepted."""
     told = ""
@@ -59,21 +64,21 @@ async def _tell(client: Client, partner: str = "") -> None:
         if isinstance(event, events.RequestArrived) and event.account_id == partner:
             await client.accept(partner)
             continue
-        line = _line(event)
+        line = _line(event, command)
         if line and line != told:
             print(f"sottovoce: {printable(line)}", file=sys.stderr)
         told = line or told
 
 
-def _line(event: Event) -> str:
+def _line(event: Event, command: str) -> str:
     """An event in words; nothing for one that needs none."""
     match event:
         case events.ConnectionChanged(is_up=False, trouble=trouble) if trouble:
             return f"{trouble}; trying again"
         case events.RequestArrived(account_id=who):
-            return f"somebody new has written, {who}: see `sottovoce requests`"
+            return f"somebody new has written, {who}: see `{command} requests`"
         case events.RequestsFull():
-            return "strangers have written more than is kept: see `sottovoce requests`"
+            return f"strangers have written more than is kept: see `{command} requests`"
         case events.DevicesChanged(account_id=who, is_recovery=True):
             return f"{who} has recovered the account: every device is new, compare safety numbers"
         case events.DevicesChanged(account_id=who, added=added, removed=removed):
@@ -98,26 +103,39 @@ def _line(event: Event) -> str:
 
 
 async def register(place: Place, name: str) -> None:
-    """Claim a name, and print it with the account id."""
+    """Claim a name, and print who this store is."""
+    try:
+        await _register(place, name)
+    except errors.NotRegistered:  # no server was named, and a store without an account knows none
+        await _register(replace(place, server=DEFAULT_SERVER), name)
+
+
+async def _register(place: Place, name: str) -> None:
     async with opened(place, create=True) as client:
         await client.register(name)
-        print(f"registered as {client.username}\naccount id {client.account_id}")
+        _print_account("registered as", client, place)
 
 
 async def whoami(place: Place) -> None:
     """Print who this store is."""
     async with opened(place) as client:
-        if client.username is None:
-            raise errors.NotRegistered(f"{place.store} holds no registered account")
-        print(f"name       {client.username}\naccount id {client.account_id}")
-        print(f"server     {place.server}\nstore      {place.store}")
+        _print_account("name      ", client, place)
+
+
+def _print_account(name_is: str, client: Client, place: Place) -> None:
+    server, _ = invites.parse_link(client.invite_link())
+    print(f"{name_is} {client.username}\naccount id {client.account_id}")
+    print(f"server     {server}\nstore      {place.store}")
 
 
 async def send(place: Place, to: str, text: str, wait: float) -> None:
     """Send one message, or one for each line of the standard input, and wait until all are accepted."""
+    if not text.strip():
+        raise errors.InvalidInput("the message is empty", hint="nothing was sent; put the text in quotes")
     async with opened(place) as client:
         outgoing = _Outgoing(client, to, wait)
-        await beside(partial(_tell, client), outgoing.send_lines if text == "-" else partial(outgoing.send, text))
+        work = outgoing.send_lines if text == "-" else partial(outgoing.send, text)
+        await beside(partial(_tell, client, place.command), work)
         await outgoing.finish()
 
 
@@ -126,7 +144,8 @@ async def listen(place: Place, json: bool, count: int | None, accept_everyone: b
     if count is not None and count < 1:
         raise errors.InvalidInput("--count is at least 1")
     async with opened(place, accept_everyone=accept_everyone) as client:
-        await beside(partial(_tell, client), partial(_print_messages, client, json, count))
+        tell = partial(_tell, client, place.command)
+        await beside(tell, partial(_print_messages, client, json, count))
 
 
 async def chat(place: Place, to: str, json: bool, wait: float) -> None:
@@ -135,13 +154,14 @@ async def chat(place: Place, to: str, json: bool, wait: float) -> None:
         outgoing = _Outgoing(client, to, wait)
 
         async def talk() -> None:
-            await outgoing.send_lines()
+            await outgoing.send_lines(skip_blank=True)
             await outgoing.finish()
 
         partner = await client.look_up(to)
 
         async def hear() -> None:
-            await beside(partial(_tell, client, partner), partial(_print_messages, client, json, None))
+            tell = partial(_tell, client, place.command, partner)
+            await beside(tell, partial(_print_messages, client, json, None))
 
         await beside(hear, talk)
 
@@ -231,11 +251,13 @@ class _Outgoing:
         if len(self._unanswered) > AHEAD:
             await self._settle_first()
 
-    async def send_lines(self) -> None:
+    async def send_lines(self, *, skip_blank: bool = False) -> None:
         number = 0
         async with aclosing(_lines()) as lines:
             async for line in lines:
                 number += 1
+                if skip_blank and not line.strip():
+                    continue
                 try:
                     await self.send(line.decode("utf-8"))
                 except UnicodeDecodeError:

@@ -1,39 +1,68 @@
 """What the commands about other accounts do: requests, contacts, blocking, links, safety numbers."""
 
+from functools import partial
 from typing import Final
 
 import trio
 
-from .. import Contact, Request
-from .commands import Place, opened, printable
+from .. import Client, Contact, Request, errors
+from .commands import Place, Work, opened, printable
 
-#: Seconds that `requests` waits for what lies at the relay.
+#: Seconds that are waited for what lies at the relay.
 PATIENCE: Final = 10.0
 #: Messages of a request that are printed.
 SHOWN: Final = 20
 
 
 async def requests(place: Place) -> None:
-    """Print what strangers have written."""
+    """Print what strangers have written. Raises ServerUnreachable after that, if there may be more."""
     async with opened(place) as client:
-        with trio.move_on_after(PATIENCE):
-            await client.wait_caught_up()
+        away = await _fetch(client)
         waiting = await client.requests()
-    for request in waiting:
-        print(_request(request))
-    print("accept, decline or block them by their account id" if waiting else "nobody waits to be accepted")
+        for request in waiting:
+            print(_request(request, (await client.contact(request.account_id)).name, place.command))
+    if away is not None:
+        raise away
+    if not waiting:
+        print("nobody waits to be accepted")
 
 
 async def answer(place: Place, who: str, answer: str) -> None:
-    """Accept, decline, block or unblock an account."""
+    """Accept, decline, block or unblock an account. One that is not known may have written: that is fetched first."""
     async with opened(place) as client:
+        account_id = await client.look_up(who)
         acts = {
             "accept": client.accept,
             "decline": client.decline,
             "block": client.block,
             "unblock": client.unblock,
         }
-        await acts[answer](who)
+        try:
+            await acts[answer](account_id)
+        except errors.UnknownRecipient:
+            await _answer_fetched(client, partial(acts[answer], account_id), who)
+    if answer == "accept":
+        print(f"accepted; to read what they write: {place.command} listen")
+
+
+async def _answer_fetched(client: Client, act: Work, who: str) -> None:
+    away = await _fetch(client)
+    try:
+        await act()
+    except errors.UnknownRecipient:
+        nothing = errors.UnknownRecipient(
+            f"{who} has written nothing", hint="whoever you write to is a contact at once"
+        )
+        raise away or nothing from None
+
+
+async def _fetch(client: Client) -> errors.ServerUnreachable | None:
+    """Have all that lies at the relay here; or why it is not."""
+    with trio.move_on_after(PATIENCE):
+        await client.wait_caught_up()
+        return None
+    reason = client.trouble or "the server does not answer"
+    return errors.ServerUnreachable(f"what waits at the server is not fetched ({reason})")
 
 
 async def contacts(place: Place) -> None:
@@ -60,12 +89,15 @@ async def verify(place: Place, who: str, confirmed: bool) -> None:
     print("\n".join(" ".join(groups[start : start + 4]) for start in range(0, len(groups), 4)))
 
 
-def _request(request: Request) -> str:
+def _request(request: Request, name: str | None, command: str) -> str:
+    """What somebody has written, and what to type next. Only lines of ours begin without a space."""
     texts = [printable(message.text).replace("\n", "\n    ") for message in request.messages[:SHOWN]]
     more = len(request.messages) + request.dropped - len(texts)
     if more:
         texts.append(f"… and {more} more, {request.dropped} of which were too many to keep")
-    return "\n  ".join([f"{request.account_id} writes", *texts])
+    who = f"{name}, {request.account_id}," if name else request.account_id
+    answer = f"answer with: {command} accept {name or request.account_id} (or decline, or block; by name, too)"
+    return "\n  ".join([f"{who} writes", *texts]) + f"\n{answer}"
 
 
 def _contact(contact: Contact) -> str:

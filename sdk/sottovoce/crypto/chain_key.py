@@ -4,7 +4,8 @@ Here stands the symmetric ratchet and how far it may be walked. New chains come 
 """
 
 from collections import deque
-from typing import Final
+from collections.abc import Collection
+from typing import Final, TypeAlias
 
 from . import primitives
 from .message_key import MessageKey
@@ -14,6 +15,9 @@ MAX_SKIPPED: Final = 2_000
 
 _MESSAGE: Final = b"\x01"
 _NEXT: Final = b"\x02"
+
+#: A place that a walk has passed: the number of a message that has not come, and the chain's key there (32).
+Passed: TypeAlias = tuple[int, bytes]
 
 
 class SendingChain:
@@ -33,6 +37,11 @@ class SendingChain:
         """The chain once message `number` is sent."""
         return SendingChain(primitives.hmac_sha256(self.key, _NEXT), self.number + 1)
 
+    def step(self) -> tuple[MessageKey, "SendingChain"]:
+        """`message_key` and `after` at once, for a message in its turn."""
+        key, following = primitives.hmac_sha256_twice(self.key, _MESSAGE, _NEXT)
+        return MessageKey(key), SendingChain(following, self.number + 1)
+
 
 class ReceivingChain:
     """A peer's chain: the key and number of the next message in order. Never changes; walking it makes a new one."""
@@ -51,15 +60,27 @@ class ReceivingChain:
         """The chain once message `number` is received."""
         return ReceivingChain(primitives.hmac_sha256(self.key, _NEXT), self.number + 1)
 
-    def walk(self, number: int) -> tuple["ReceivingChain", "deque[ReceivingChain]"]:
-        """The chain at `number`, not behind this one, and the newest MAX_SKIPPED positions passed on the way.
+    def step(self) -> tuple[MessageKey, "ReceivingChain"]:
+        """`message_key` and `after` at once, for a message in its turn."""
+        key, following = primitives.hmac_sha256_twice(self.key, _MESSAGE, _NEXT)
+        return MessageKey(key), ReceivingChain(following, self.number + 1)
 
-        One HMAC a step; the message keys of the positions are derived only once the message has proven authentic, so
-        a forged number costs no more than the walk. The caller bounds the distance.
+    def walk(self, number: int) -> tuple["ReceivingChain", Collection[Passed]]:
+        """The chain at `number`, not behind this one, and the newest MAX_SKIPPED places passed on the way.
+
+        One HMAC a step; the message keys of the places are derived only once the message has proven authentic, so a
+        forged number costs no more than the walk. The caller bounds the distance.
         """
-        passed: deque[ReceivingChain] = deque(maxlen=MAX_SKIPPED)
-        chain = self
-        while chain.number < number:
-            passed.append(chain)
-            chain = chain.after()
-        return chain, passed
+        if number == self.number:
+            return self, ()
+        passed: deque[Passed] = deque(maxlen=MAX_SKIPPED)
+        key = self.key
+        for place in range(self.number, number):
+            passed.append((place, key))
+            key = primitives.hmac_sha256(key, _NEXT)
+        return ReceivingChain(key, number), passed
+
+
+def skipped_message_key(chain_key: bytes) -> bytes:
+    """The message key (32) of a place that was passed, for the store."""
+    return primitives.hmac_sha256(chain_key, _MESSAGE)

@@ -15,9 +15,9 @@ from sottovoce_wire.errors import WireError
 from . import message as layout
 from . import pq_ratchet
 from .agreement import SessionKeys
-from .chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
+from .chain_key import MAX_SKIPPED, Passed, ReceivingChain, SendingChain, skipped_message_key
 from .errors import CryptoRefusal, Reason
-from .message import MAX_CHAIN, Expected, Route
+from .message import MAX_CHAIN, Expected, Route, new_tuple
 from .message_key import MessageKey
 from .primitives import OwnExchangeKey, PeerExchangeKey
 from .ratchet_state import (
@@ -94,8 +94,8 @@ class _Header(NamedTuple):
     epoch: int
 
 
-#: Which chain, its route, and the positions that were walked over.
-_Walked: TypeAlias = tuple[int, Route, Iterable[ReceivingChain]]
+#: Which chain, its route, and the places that were walked over.
+_Walked: TypeAlias = tuple[int, Route, Iterable[Passed]]
 
 
 class _Change(NamedTuple):
@@ -108,6 +108,9 @@ class _Change(NamedTuple):
     receiving: Receiving
     walked: "tuple[_Walked, ...]"
     agreement: pq_ratchet.State
+
+    def __repr__(self) -> str:
+        return "_Change(…)"
 
 
 class Ratchet:
@@ -185,9 +188,9 @@ class Ratchet:
         field, self._agreement = pq_ratchet.give(self._agreement, self.epoch, self._messages, room, now)
         padded = padding.pad_to(field + body, size) if len(field) + len(body) < size else padding.pad(field + body)
         header = line.head + _NUMBERS.pack(chain.number, line.epoch)
-        sending.chain = chain.after()
+        key, sending.chain = chain.step()
         self._messages += 1
-        return line.route.seal(line.route.tag(chain.number), header, chain.message_key(), self.session_id, padded)
+        return line.route.seal(line.route.tag(chain.number), header, key, self.session_id, padded)
 
     def encrypt_ephemeral(self, body: bytes) -> tuple[bytes, bool]:
         """An ephemeral message on the newest chain of one's own, and whether `pack()` must be stored before it leaves:
@@ -206,11 +209,11 @@ class Ratchet:
         if must_store:
             for _ in range(LOOK_AHEAD_EPHEMERAL):
                 line.reserve = line.reserve.after()
-        line.chain = chain.after()
+        key, line.chain = chain.step()
         header = line.head + _NUMBERS.pack(chain.number, line.epoch)
         tag = line.route.tag(chain.number, is_ephemeral=True)
         padded = padding.pad(pq_ratchet.NO_FRAGMENT + body)
-        return line.route.seal(tag, header, chain.message_key(), self.session_id, padded), must_store
+        return line.route.seal(tag, header, key, self.session_id, padded), must_store
 
     def _start_chain(self, sending: Unanswered | StepDue, now: int) -> Sending:
         """The sending half step. It waits for something to send; a post-quantum secret that is due is mixed in."""
@@ -271,18 +274,24 @@ class Ratchet:
                 return self._commit(self._advance(receiving, expected, spend), message, now)
         elif nth == self._seen + 1 and not is_ephemeral:
             return self._commit(self._turn(message, expected, spend), message, now)
-        return self._late(message, expected, find_skipped, now)
+        return self._late(message, tag, expected, find_skipped, now)
 
     def _next(self, receiving: Receiving, message: bytes, tag: bytes, now: int) -> Decrypted:
         """The ordinary case, made short: the message that comes next on the chain we know."""
         at, first = receiving.chain, receiving.ahead
-        body, self._agreement = self._open(message, at.message_key(), self._agreement, self.epoch, now)
-        receiving.chain = after = at.after()
-        receiving.ahead = end = min(first + LOOK_AHEAD_SILENT, after.number + LOOK_AHEAD_LIVE, MAX_CHAIN)
+        key, after = at.step()
+        body, self._agreement = self._open(message, key, self._agreement, self.epoch, now)
+        receiving.chain = after
         self._messages += 1
         route, nth = receiving.route, receiving.nth
-        appeared = ((route.tag(first), Expected(nth, first)),) if end == first + 1 else route.announce(nth, first, end)
-        return Decrypted(body, False, (), None, appeared, (tag,))
+        appeared: Sequence[tuple[bytes, Expected]]
+        if first == at.number + LOOK_AHEAD_LIVE < MAX_CHAIN:  # the window is as long as it gets: it moves on by one
+            receiving.ahead = first + 1
+            appeared = ((route.tag(first), new_tuple(Expected, (nth, first, False))),)
+        else:
+            receiving.ahead = end = min(first + LOOK_AHEAD_SILENT, after.number + LOOK_AHEAD_LIVE, MAX_CHAIN)
+            appeared = route.announce(nth, first, end)
+        return new_tuple(Decrypted, (body, False, (), None, appeared, (tag,)))
 
     def _advance(self, receiving: Receiving, expected: Expected, spend: Spend) -> _Change:
         """Further on the chain we know."""
@@ -337,8 +346,8 @@ class Ratchet:
 
     def _commit(self, change: _Change, message: bytes, now: int) -> Decrypted:
         at = change.receiving.chain
-        body, agreement = self._open(message, at.message_key(), change.agreement, change.epoch, now)
-        after = at.after()
+        key, after = at.step()
+        body, agreement = self._open(message, key, change.agreement, change.epoch, now)
         ahead = max(change.receiving.ahead, after.number + LOOK_AHEAD_SILENT)
         receiving = _moved(change.receiving, after, ahead)
         skipped = _skipped_keys(change.walked) if change.walked else ()
@@ -349,18 +358,19 @@ class Ratchet:
         self._messages += 1
         return Decrypted(body, False, skipped, None, appeared, vanished)
 
-    def _late(self, message: bytes, expected: Expected, find_skipped: FindSkipped, now: int) -> Decrypted:
+    def _late(self, message: bytes, tag: bytes, expected: Expected, find_skipped: FindSkipped, now: int) -> Decrypted:
         """A message that others have overtaken: its key was kept."""
         kept = None if expected.is_ephemeral else find_skipped(expected.chain, expected.number)
+        is_open = self._seen == expected.chain  # its header was opened, with the chain's own key
         if kept is None:
-            is_good = self._seen == expected.chain and not expected.is_ephemeral  # its header has been opened
+            is_good = is_open and not expected.is_ephemeral
             reason = Reason.CLONE_SUSPECTED if is_good else Reason.ALREADY_USED
             raise CryptoRefusal(reason, "the message's key is used up")
-        if self._seen != expected.chain:  # otherwise its header was opened with the chain's own key
+        if not is_open:
             _open_header(Route(kept.header_key + bytes(32)), message, expected)
         body, self._agreement = self._open(message, MessageKey(kept.key), self._agreement, self.epoch, now)
         self._messages += 1
-        return Decrypted(body, False, (), expected, (), (layout.routing_tag(message),))
+        return new_tuple(Decrypted, (body, False, (), expected, (), (tag,)))
 
     def _whisper(self, receiving: Receiving, message: bytes, expected: Expected, now: int) -> Decrypted:
         """An ephemeral message: those before it that have not come are given up."""
@@ -386,8 +396,10 @@ class Ratchet:
             content = padding.unpad(padded)
         except WireError as error:
             raise CryptoRefusal(Reason.MALFORMED, error.detail) from None
+        if content.startswith(pq_ratchet.NO_FRAGMENT):
+            return content[1:], agreement
         fragment, body = pq_ratchet.split(content)
-        return body, agreement if fragment is None else pq_ratchet.take(agreement, epoch, fragment, now)
+        return body, pq_ratchet.take(agreement, epoch, fragment, now)
 
     @property
     def answered_from(self) -> int:
@@ -412,7 +424,7 @@ class Ratchet:
         appeared = after.route.announce(after.nth, first, after.ahead)
         for key in skipped:
             if key.number >= ends.get(key.chain, LOOK_AHEAD_SILENT):
-                appeared.append((key.tag, Expected(key.chain, key.number)))
+                appeared.append((key.tag, new_tuple(Expected, (key.chain, key.number, False))))
         if after.nth not in ends:
             appeared += after.ephemeral_window()
             appeared += change.next_receiving.announce(after.nth + 1, 0, LOOK_AHEAD_SILENT)
@@ -423,10 +435,13 @@ class Ratchet:
         if isinstance(known, Receiving) and known.nth == after.nth:
             gone = known.route.tags(known.chain.number, min(known.ahead, after.chain.number))
         else:
-            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number))
+            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number)) if skipped else []
             gone += known.tags() if isinstance(known, Receiving) else ()
+        gone.append(layout.routing_tag(message))
+        if not skipped:
+            return gone
         kept = {key.tag for key in skipped}
-        return [layout.routing_tag(message), *[tag for tag in gone if tag not in kept]]
+        return [tag for tag in gone if tag not in kept]
 
     # --- The stored form -----------------------------------------------------------------------------------------
 
@@ -516,10 +531,10 @@ def _end(known: ReceivingHalf, header: _Header) -> tuple[_Walked, ...]:
 
 def _skipped_keys(walked: Iterable[_Walked]) -> tuple[SkippedKey, ...]:
     """The keys of the newest MAX_SKIPPED positions walked over."""
-    positions = [(chain, route, at) for chain, route, passed in walked for at in passed]
+    positions = [(chain, route, number, key) for chain, route, passed in walked for number, key in passed]
     return tuple(
-        SkippedKey(chain, at.number, route.tag(at.number), route.header_key.key, at.message_key().key)
-        for chain, route, at in positions[-MAX_SKIPPED:]
+        new_tuple(SkippedKey, (chain, number, route.tag(number), route.header_key.key, skipped_message_key(key)))
+        for chain, route, number, key in positions[-MAX_SKIPPED:]
     )
 
 

@@ -14,7 +14,7 @@ from sottovoce_wire.ids import AccountId, DeviceId, GroupId
 
 from . import message as layout
 from . import primitives
-from .chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
+from .chain_key import MAX_SKIPPED, Passed, ReceivingChain, SendingChain, skipped_message_key
 from .errors import CryptoRefusal, Reason
 from .message import MAX_CHAIN, Expected, Route
 from .message_key import MessageKey
@@ -399,7 +399,7 @@ class PeerSenderKey:
         whispers, _ = before.whispers.walk(header.whispers)
         _, passed = self._nearest(max(header.number - MAX_SKIPPED, before.chain.number)).walk(header.number)
         self._move(_Position(at.after(), _look_ahead(before, header.number), whispers))
-        skipped = tuple(self._skipped_key(position) for position in passed)
+        skipped = tuple(self._skipped_key(place) for place in passed)
         return Decrypted(
             content, False, skipped, None, self._appeared(before, skipped), self._vanished(before, skipped)
         )
@@ -473,9 +473,9 @@ class PeerSenderKey:
         primitives.verify(self._signing_public, statement, signature)
         return content
 
-    def _skipped_key(self, at: ReceivingChain) -> SkippedKey:
-        route = self._route
-        return SkippedKey(THE_CHAIN, at.number, route.tag(at.number), route.header_key.key, at.message_key().key)
+    def _skipped_key(self, passed: Passed) -> SkippedKey:
+        route, (number, key) = self._route, passed
+        return SkippedKey(THE_CHAIN, number, route.tag(number), route.header_key.key, skipped_message_key(key))
 
     def _appeared(self, before: _Position, skipped: tuple[SkippedKey, ...]) -> list[tuple[bytes, Expected]]:
         """A refill begins where the window ended, or it would announce what was skipped a second time."""

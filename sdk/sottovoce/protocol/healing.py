@@ -6,12 +6,14 @@ makes it. Nothing of this reaches an account that the person has never written t
 """
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
 
 from sottovoce_wire import limits
-from sottovoce_wire.ids import AccountId, DeviceId
+from sottovoce_wire.ids import AccountId, DeviceId, account_id_text
 
 from ..crypto import primitives
+from ..events import SessionReplaced
 from . import contact_key
 from .state import Session, State, Want
 
@@ -69,12 +71,28 @@ def refused(state: State, account_id: AccountId, device_id: DeviceId, now: int) 
 def replaced(state: State, before: Session, session: Session, now: int) -> None:
     """Another session sends from now on: what was lost with the one before is to be sent on it once more.
 
-    A device that has made the session is there; of one that is to answer first, that is not known."""
+    A device that has made the session is there; of one that is to answer first, that is not known. But one that has
+    never answered may not have been able to read anything, and to a stranger a handshake without a text is nothing to
+    answer. The application is told, unless the one before was still to be answered: two who begin at once replace one
+    without any loss."""
     device = session.account_id, session.device_id
-    due = None if session.unanswered is not None else now if before.unanswered is None else now + REPEAT_AFTER
-    if state.wants.is_wanted(*device, *KNOWN_LOST):
-        due = now
+    if before.unanswered is None and state.peers.is_contact(session.account_id):
+        state.events.add(_told(state, before, session, now))
+    is_ours, was_answered = session.unanswered is not None, before.unanswered is None
+    due: int | None = now
+    if is_ours is was_answered and not state.wants.is_wanted(*device, *KNOWN_LOST):
+        due = None if is_ours else now + REPEAT_AFTER
     state.sent.want_repeats(*device, due)
+
+
+def _told(state: State, before: Session, session: Session, now: int) -> SessionReplaced:
+    device = session.account_id, session.device_id
+    wanted = [reason.value for reason in Want if state.wants.is_wanted(*device, reason)]
+    if before.replaced_at is not None:  # it was retired; a handshake for that may have been made not long ago
+        wanted.append(Want.RESTORED.value)
+    reason, *_ = ["peer"] if session.unanswered is None else [*wanted, "ended"]
+    at, last_heard = (datetime.fromtimestamp(seconds, UTC) for seconds in (now, before.heard_at))
+    return SessionReplaced(at, account_id_text(session.account_id), reason, last_heard, 1)
 
 
 def heard(session: Session, now: int, chain: int) -> Session:

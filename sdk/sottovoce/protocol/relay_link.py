@@ -6,8 +6,10 @@ Spec: relay.
 """
 
 import enum
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final, TypeAlias
 
 from sottovoce_wire import frames, limits
@@ -16,6 +18,9 @@ from sottovoce_wire.frames import GapReason, KeyClass, SendItem, SendResult
 from sottovoce_wire.ids import QueueId, SendKeyHash
 
 from ..crypto.identity import OwnerKey
+
+#: With more unacknowledged, an envelope may be too large for what is left.
+_ALMOST_FULL: Final = limits.MAX_UNACKNOWLEDGED_BYTES - limits.MAX_ENVELOPE
 
 
 class RelayFault(Exception):  # noqa: N818 - names whose fault it is
@@ -27,6 +32,10 @@ class RelayFault(Exception):  # noqa: N818 - names whose fault it is
         super().__init__(code.name.lower())
         self.code = code
         self.detail = detail
+
+
+class Overtaken(Exception):  # noqa: N818 - what it may be
+    """What came may be newer than what waits in the queue before it. A new connection reads them in their order."""
 
 
 class State(enum.Enum):
@@ -51,7 +60,16 @@ _EXPECTED: Final[dict[State, tuple[type, ...]]] = {
         frames.DeliverNow,
         frames.Pong,
     ),
-    State.RECEIVING: (frames.Deliver, frames.Acked, frames.CaughtUp, frames.Gap, frames.DeliverNow, frames.Pong),
+    State.RECEIVING: (
+        frames.Done,
+        frames.Failed,
+        frames.Deliver,
+        frames.Acked,
+        frames.CaughtUp,
+        frames.Gap,
+        frames.DeliverNow,
+        frames.Pong,
+    ),
     State.READY: (frames.Pong,),
     State.WAITING: (frames.SendResults, frames.Pong),
 }
@@ -139,27 +157,60 @@ def _check(state: State, frame: frames.RelayFrame) -> None:
         raise RelayFault(Code.UNSUPPORTED_VERSION, "the relay chose a version that was not offered")
 
 
+class _Window:
+    """How far one queue was delivered, and what of it the relay may not have seen acknowledged yet."""
+
+    __slots__ = ("_acked", "_bytes", "number", "was_full")
+
+    def __init__(self) -> None:
+        self.number = 0  # the last delivery number
+        self.was_full = False  # something may have waited at the relay since the queue was caught up
+        self._acked = 0
+        self._bytes = 0  # since all was acknowledged the last time
+
+    def take(self, items: Sequence[frames.Delivery]) -> None:
+        """Count what came. Numbers must count on without a hole, or raises RelayFault: an ack one too high would
+        destroy an unseen envelope."""
+        expected = self.number + 1
+        if [item.number for item in items] != list(range(expected, expected + len(items))):
+            raise RelayFault(Code.UNEXPECTED_FRAME, "delivery numbers do not count on")
+        self.number = items[-1].number
+        self._bytes += sum(len(item.body) for item in items)
+        if self.number - self._acked >= limits.MAX_UNACKNOWLEDGED or self._bytes > _ALMOST_FULL:
+            self.was_full = True
+
+    def acked(self, upto: int) -> None:
+        """The relay has seen this acknowledgement."""
+        self._acked = min(upto, self.number)
+        if self._acked == self.number:
+            self._bytes = 0
+
+
 class OwnerLink:
     """A connection that proves queues and receives from them.
 
     Queues are created if the relay does not know them: saying CreateQueue again is harmless, and so is demoting a key
     again, so a client that died between saying and remembering it needs no other path. `invite_code` is for a relay
     that does not take everybody, else empty.
+
+    A queue is received once those before it are caught up: a sender that goes from one to the next waits until all was
+    accepted in the first, so nothing is read before what was sent before it.
     """
 
     def __init__(self, origin: str, queues: Sequence[OwnQueue], invite_code: str = "") -> None:
         self._origin = origin
         self._invite_code = invite_code
         self._queues = {queue.owner.queue_id: queue for queue in queues}
-        self._numbers = dict.fromkeys(self._queues, 0)
-        self._unproven = sum(2 + len(queue.demoted) for queue in queues)  # CreateQueue, DemoteSendKey, Receive
+        self._to_receive = deque(self._queues)
+        self._windows: dict[QueueId, _Window] = {}  # of the queues that are received, in their order
+        self._requests = self._answers = 0
         self._state = State.GREETING
 
     def receive(self, data: bytes) -> tuple[list[Event], list[bytes]]:
-        """Take in one WebSocket message; returns what happened and the messages to send. Raises RelayFault.
+        """Take in one WebSocket message; returns what happened and the messages to send. Raises RelayFault, Overtaken.
 
-        A fault in one frame takes the events of the frames before it along. That loses nothing: none of them was
-        acknowledged, and the relay says them again on the next connection.
+        Either takes the events of the frames before it along. That loses nothing: none of them was acknowledged, and
+        the relay says them again on the next connection.
         """
         events: list[Event] = []
         out: list[bytes] = []
@@ -174,57 +225,75 @@ class OwnerLink:
         match frame:
             case frames.Welcome():
                 self._state = State.PROVING
-                return [], self._prove(frame.nonce)
+                return [], [frames.message(*self._prove(frame.nonce), self._receive_next())]
             case frames.Done():
-                return self._proven(), []
+                return self._done(), []
             case frames.Failed():
                 raise RelayFault(frame.code, frame.detail)
             case frames.Deliver():
                 return [self._arrived(frame)], []
             case frames.CaughtUp():
-                return [CaughtUp(self._known(frame.queue))], []
+                return [CaughtUp(frame.queue)], self._caught_up(frame.queue)
             case frames.Gap():
-                return [Gap(self._known(frame.queue), frame.count, frame.reason)], []
-            case frames.Acked() | frames.DeliverNow():  # ephemeral envelopes say nothing to this version
-                self._known(frame.queue)
+                self._window(frame.queue)
+                return [Gap(frame.queue, frame.count, frame.reason)], []
+            case frames.Acked():
+                self._window(frame.queue).acked(frame.upto)
+            case frames.DeliverNow():  # ephemeral envelopes say nothing to this version
+                self._window(frame.queue)
         return [], []
 
     def ack(self, queue: QueueId, upto: int) -> bytes:
         """The message that acknowledges everything of `queue` up to `upto`."""
         return frames.message(frames.Ack(queue, upto, []))
 
-    def _prove(self, nonce: bytes) -> list[bytes]:
+    def _request(self) -> int:
+        self._requests += 1
+        return self._requests - 1
+
+    def _prove(self, nonce: bytes) -> list[frames.ClientFrame]:
         out: list[frames.ClientFrame] = []
         for queue_id, queue in self._queues.items():
             keys = [frames.NewSendKey(key_hash, key_class) for key_hash, key_class in queue.send_keys]
             signature = queue.owner.answer(self._origin, nonce)
-            out.append(frames.CreateQueue(len(out), queue.owner.public, signature, keys, self._invite_code))
-            for key_hash in queue.demoted:
-                out.append(frames.DemoteSendKey(len(out), queue_id, key_hash))
-            out.append(frames.Receive(len(out), queue_id, limits.MAX_UNACKNOWLEDGED, limits.MAX_UNACKNOWLEDGED_BYTES))
-        return [frames.message(*out)]
+            out.append(frames.CreateQueue(self._request(), queue.owner.public, signature, keys, self._invite_code))
+            out += [frames.DemoteSendKey(self._request(), queue_id, key_hash) for key_hash in queue.demoted]
+        return out
 
-    def _proven(self) -> list[Event]:
-        self._unproven -= 1
-        if self._unproven > 0:
+    def _receive_next(self) -> frames.Receive:
+        queue = self._to_receive.popleft()
+        self._windows[queue] = _Window()
+        return frames.Receive(self._request(), queue, limits.MAX_UNACKNOWLEDGED, limits.MAX_UNACKNOWLEDGED_BYTES)
+
+    def _done(self) -> list[Event]:
+        if self._answers == self._requests:
+            raise RelayFault(Code.UNEXPECTED_FRAME, "an answer to no request")
+        self._answers += 1
+        if self._state is State.RECEIVING or self._answers < self._requests:
             return []
         self._state = State.RECEIVING
         return [Ready()]
 
-    def _known(self, queue: QueueId) -> QueueId:
-        if queue not in self._queues:
-            raise RelayFault(Code.UNEXPECTED_FRAME, "a frame for a queue that this connection has not proven")
-        return queue
+    def _caught_up(self, queue: QueueId) -> list[bytes]:
+        window = self._window(queue)
+        window.was_full = False
+        if self._to_receive and window is [*self._windows.values()][-1]:
+            return [frames.message(self._receive_next())]
+        return []
+
+    def _window(self, queue: QueueId) -> _Window:
+        if queue not in self._windows:
+            raise RelayFault(Code.UNEXPECTED_FRAME, "a frame for a queue that this connection does not receive")
+        return self._windows[queue]
 
     def _arrived(self, frame: frames.Deliver) -> Arrived:
-        """Numbers must count on without a hole: an ack one too high would destroy an unseen envelope."""
-        queue = self._known(frame.queue)
-        expected = self._numbers[queue] + 1
-        if [item.number for item in frame.items] != list(range(expected, expected + len(frame.items))):
-            raise RelayFault(Code.UNEXPECTED_FRAME, "delivery numbers do not count on")
-        self._numbers[queue] = frame.items[-1].number
-        sealed_only = any(key_class is KeyClass.STRANGER for _, key_class in self._queues[queue].send_keys)
-        return Arrived(queue, frame.items[-1].number, sealed_only, tuple(item.body for item in frame.items))
+        """While the window of a queue before it was full, what is newer may have come through this one."""
+        window = self._window(frame.queue)
+        window.take(frame.items)
+        if any(before.was_full for before in takewhile(lambda each: each is not window, self._windows.values())):
+            raise Overtaken
+        sealed_only = any(key_class is KeyClass.STRANGER for _, key_class in self._queues[frame.queue].send_keys)
+        return Arrived(frame.queue, window.number, sealed_only, tuple(item.body for item in frame.items))
 
 
 class SenderLink:

@@ -1,14 +1,20 @@
-"""The device's own account: keys, signed list, queues, and the counters that must never repeat."""
+"""The device's own account: keys, signed list, queues, and the counters that must never repeat.
+
+The account's root key lies here wrapped under a key that the database does not hold. Spec: store.
+"""
 
 from dataclasses import dataclass, field
 from typing import Final
 
 import apsw
 
-from sottovoce_wire import limits
+from sottovoce_wire import ids, labels, limits
 from sottovoce_wire.frames import KeyClass
-from sottovoce_wire.ids import SendKey
+from sottovoce_wire.ids import AccountId, SendKey
 
+from .. import errors
+from ..crypto import primitives
+from ..crypto.errors import CryptoRefusal
 from ..crypto.identity import DeviceKeys, OwnerKey, RootKey
 
 INTAKE: Final = "intake"
@@ -17,16 +23,23 @@ CONTACT: Final = "contact"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account row, with its keys parsed. `server` is the keyserver's origin, `relay` that of the queues' relay."""
+    """The account row, with its keys parsed. `server` is the keyserver's origin, `relay` that of the queues' relay.
+    The keyserver hands out no one-time prekey with an id below `one_time_from`."""
 
     server: str
-    root: RootKey
+    root_public: bytes
     device: DeviceKeys
     device_list: bytes
     registered: bool
     username: str | None
     relay: str | None
     published_at: int
+    one_time_from: int
+
+    @property
+    def account_id(self) -> AccountId:
+        """The hash of the root key."""
+        return ids.account_id_of(self.root_public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +51,81 @@ class OwnQueue:
     key_class: KeyClass
 
 
+class RootLock:
+    """The key (32 bytes) under which the account's root key is wrapped, until it is dropped. `stays_open`: it never is,
+    as in a store in memory, which has nowhere else to keep it."""
+
+    __slots__ = ("_key", "_stays_open")
+
+    def __init__(self, key: bytes, *, stays_open: bool = False) -> None:
+        self._key: bytes | None = key
+        self._stays_open = stays_open
+
+    def wrap(self, root: RootKey) -> bytes:
+        """The root key as the database keeps it (60 bytes)."""
+        assert self._key is not None  # noqa: S101 - an account is made once, and registered after
+        return primitives.wrap_key(self._key, root.entropy, labels.WRAPPED_ROOT + root.public)
+
+    def unwrap(self, wrapped: bytes, public: bytes) -> RootKey | None:
+        """The root key; None once the key is dropped. Raises CryptoRefusal if it is not that of `public`."""
+        if self._key is None:
+            return None
+        return RootKey.from_entropy(primitives.unwrap_key(self._key, wrapped, labels.WRAPPED_ROOT + public))
+
+    def drop(self) -> None:
+        """From now on the root key cannot be had of this store, until it is opened again."""
+        if not self._stays_open:
+            self._key = None
+
+
 class AccountTable:
     """Tables `account`, `own_queues` and `contact_keys_replaced`. Satisfies `protocol.state.OwnAccount`."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, root_lock: RootLock) -> None:
         self._execute = connection.execute
+        self._root_lock = root_lock
 
     def get(self) -> Account | None:
         """The account of this store, if one was made."""
         row = self._execute(
-            "SELECT server, root_entropy, device, device_list, registered, username, relay, published_at FROM account"
+            "SELECT server, root_public, device, device_list, registered, username, relay, published_at, one_time_from"
+            " FROM account"
         ).get
         if row is None:
             return None
-        server, entropy, device, device_list, registered, username, relay, published_at = row
+        server, root_public, device, device_list, registered, username, relay, published_at, one_time_from = row
         return Account(
             server,
-            RootKey.from_entropy(entropy),
+            root_public,
             DeviceKeys.unpack(device),
             device_list,
             bool(registered),
             username,
             relay,
             published_at,
+            one_time_from,
         )
 
     def create(self, server: str, root: RootKey, device: DeviceKeys, device_list: bytes) -> None:
         """Store a new account, not yet registered."""
         self._execute(
-            "INSERT INTO account VALUES (1, ?, ?, ?, ?, 0, NULL, NULL, 0, 0, 0)",
-            (server, root.entropy, device.pack(), device_list),
+            "INSERT INTO account VALUES (1, ?, ?, ?, ?, ?, 0, NULL, NULL, 0, 0, 0, 0)",
+            (server, root.public, self._root_lock.wrap(root), device.pack(), device_list),
         )
+
+    def root(self) -> RootKey | None:
+        """The root key of the account, which there is, while it may have to sign; None from its registration on, which
+        is all that it signs. Raises StoreUnreadable."""
+        wrapped, public = self._execute("SELECT wrapped_root, root_public FROM account").get
+        try:
+            return self._root_lock.unwrap(wrapped, public)
+        except CryptoRefusal:
+            raise errors.StoreUnreadable("the store's key file belongs to another") from None
+
+    def lock_root(self) -> None:
+        """Forget what opens the root key if the account is registered. Outside the transaction that registered it."""
+        if self._execute("SELECT registered FROM account").get:
+            self._root_lock.drop()
 
     def set_relay(self, relay: str) -> None:
         """The relay on which this device's queues are."""
@@ -81,6 +138,10 @@ class AccountTable:
     def set_published(self, now: int) -> None:
         """The keyserver has confirmed the current records."""
         self._execute("UPDATE account SET published_at = ?", (now,))
+
+    def set_one_time_from(self, prekey_id: int) -> None:
+        """The keyserver is to hand out no one-time prekey with a smaller id."""
+        self._execute("UPDATE account SET one_time_from = ?", (prekey_id,))
 
     def next_counter(self, above: int = 0) -> int:
         """A request counter never used before, greater than `above`; it counts as used from the commit on."""

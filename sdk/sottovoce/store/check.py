@@ -6,11 +6,11 @@ so that nobody makes it worse by looking.
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import apsw
 import msgspec
@@ -20,11 +20,13 @@ from sottovoce_wire.errors import WireError
 
 from .. import errors, events
 from ..crypto.errors import CryptoRefusal
-from ..crypto.identity import DeviceKeys, OwnerKey, RootKey
+from ..crypto.identity import DeviceKeys, OwnerKey
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
 from ..crypto.ratchet import Ratchet
 from . import keyfile
+from .account import RootLock
 from .database import locked, set_key, translated
+from .keyfile import Keys
 from .unlock import Unlock
 
 #: Called with (steps done, steps in all).
@@ -93,9 +95,11 @@ def _origin_and_ids(origin: str, *ids: bytes) -> None:
         raise ValueError
 
 
-#: What of which table is parsed, and how. Every other column is SQLite's own.
-_PARSED: Final[tuple[tuple[str, str, Callable[..., object]], ...]] = (
-    ("account", "root_entropy", RootKey.from_entropy),
+#: Of a table some columns, and what parses them.
+_Parsed: TypeAlias = tuple[str, str, Callable[..., object]]
+#: What of which table is parsed, besides the root key, for which the key file is needed. Every other column is SQLite's
+#: own.
+_PARSED: Final[tuple[_Parsed, ...]] = (
     ("account", "device", DeviceKeys.unpack),
     ("account", "device_list", _device_list),
     ("own_queues", "owner_seed", OwnerKey.from_seed),
@@ -113,26 +117,27 @@ def check(path: Path, unlock: Unlock, progress: Progress | None = None) -> Store
     """Read all of the store at `path` and say what is wrong with it. `progress` counts tables.
 
     Raises what `open_store` raises; StoreUnreadable only if not even its list of tables can be read."""
-    with _copied(path, unlock) as (connection, is_truncated), translated():
+    with _copied(path, unlock) as (connection, is_truncated, keys), translated():
+        parsed = [*_PARSED, ("account", "wrapped_root, root_public", RootLock(keys.root).unwrap)]
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         found = []
         for done, name in enumerate(sorted(names)):
             if progress is not None:
                 progress(done, len(names))
-            found.append(_check_table(connection, name))
+            found.append(_check_table(connection, name, parsed))
         if progress is not None:
             progress(len(names), len(names))
         return StoreReport(connection.pragma("page_count"), is_truncated, tuple(found))
 
 
-def _check_table(connection: apsw.Connection, name: str) -> TableReport:
+def _check_table(connection: apsw.Connection, name: str, parsed: Sequence[_Parsed]) -> TableReport:
     rows, is_damaged = 0, False
     try:
         rows = connection.execute(f"SELECT count(*) FROM {name} NOT INDEXED").get  # noqa: S608 - from the schema
         is_damaged = connection.execute(f"PRAGMA integrity_check('{name}')").get != "ok"
     except apsw.CorruptError:
         is_damaged = True
-    columns = [(column, parse) for table, column, parse in _PARSED if table == name]
+    columns = [(column, parse) for table, column, parse in parsed if table == name]
     return TableReport(name, rows, sum(_unreadable(connection, name, *each) for each in columns), is_damaged)
 
 
@@ -153,7 +158,7 @@ def read_messages(path: Path, unlock: Unlock, progress: Progress | None = None) 
     """The received messages that can be read, in the order of arrival. `progress` counts places in that order.
 
     The copy goes when the iterator is used up or closed. Raises what `check` raises."""
-    with _copied(path, unlock) as (connection, _), translated():
+    with _copied(path, unlock) as (connection, *_), translated():
         last, position = _last(connection), 0
         end = last or _BEYOND
         while position < end:
@@ -187,20 +192,20 @@ def _last(connection: apsw.Connection) -> int | None:
 
 
 @contextmanager
-def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool]]:
-    """A copy of a store that nobody uses meanwhile, open to be read, and whether its end is missing."""
+def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool, Keys]]:
+    """A copy of a store that nobody uses meanwhile, open to be read, whether its end is missing, and its keys."""
     if not path.is_file():
         raise errors.StoreUnreadable(f"there is no store at {path}", hint="check the path")
     copy = path.with_name(path.name + ".copy")
     with locked(path) as held, closing(held):
         try:
-            key = _read_key(path, unlock)
+            keys = _read_keys(path, unlock)
             _copy(path, copy)
             with closing(apsw.Connection(str(copy))) as connection, translated():
-                is_truncated = _unlock_copy(connection, copy, key)
+                is_truncated = _unlock_copy(connection, copy, keys.database)
                 if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
                     raise errors.StoreUnreadable("the store is empty", hint="restore it from a backup")
-                yield connection, is_truncated
+                yield connection, is_truncated, keys
         except OSError as error:
             raise errors.StoreFailed(f"cannot copy {path.name}: {error.strerror}") from None
         finally:
@@ -208,9 +213,9 @@ def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool]
                 copy.with_name(copy.name + suffix).unlink(missing_ok=True)
 
 
-def _read_key(path: Path, unlock: Unlock) -> bytes:
+def _read_keys(path: Path, unlock: Unlock) -> Keys:
     try:
-        return keyfile.read_key(keyfile.key_path(path), unlock)
+        return keyfile.read_keys(keyfile.key_path(path), unlock)
     except FileNotFoundError:
         raise errors.StoreUnreadable(f"{keyfile.key_path(path).name} is missing beside the store") from None
 

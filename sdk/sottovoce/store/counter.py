@@ -18,6 +18,7 @@ from ..crypto.prekeys import OwnPrekeys
 from ..events import StoreRestored, WitnessUnwritable
 from ..protocol import healing
 from . import witness
+from .prekeys import STOCK
 from .witness import Witness
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def _leave_witness(store: "Store", found: Witness | None, count: int, own: Count
 
 def start_anew(tables: "Tables", now: int) -> None:
     """A state that was left behind: nothing is sent under its sessions, and nothing is published under a number that
-    the keyserver may know with another meaning. `now` in unix seconds."""
+    the keyserver may know with another meaning. Of the one-time prekeys there, it lacks those that were made since: all
+    of them are replaced. `now` in unix seconds."""
     healing.restored(tables, now)
     above = now if now < NUMBERS else 0
     tables.account.skip_to(above)
@@ -100,5 +102,7 @@ def start_anew(tables: "Tables", now: int) -> None:
     account, current = tables.account.get(), tables.prekeys.current()
     if account is not None and current is not None:
         record_id = max(current.record_id + 1, above)
-        tables.prekeys.add(OwnPrekeys.generate(account.device, account.root.account_id, record_id, now))
+        tables.prekeys.add(OwnPrekeys.generate(account.device, account.account_id, record_id, now))
+        tables.account.set_one_time_from(tables.prekeys.begin_one_time())
+        tables.prekeys.make_one_time(STOCK)
     tables.events.add(StoreRestored(datetime.fromtimestamp(now, UTC)))

@@ -14,13 +14,15 @@ from typing import BinaryIO, Final
 import apsw
 
 from .. import errors
+from ..crypto import primitives
 from ..protocol.routing import Routing
 from . import counter, keyfile, lock, schema, witness
-from .account import AccountTable
+from .account import AccountTable, RootLock
 from .counter import CounterTable
 from .events import EventTable
 from .held import HeldTable
 from .inbox import InboxTable
+from .keyfile import Keys
 from .outbox import OutboxTable
 from .peers import PeerTable
 from .prekeys import PrekeyTable
@@ -76,14 +78,14 @@ class Tables:
 class Store:
     """An open store. Not for two threads at once: its owner runs one transaction after another."""
 
-    def __init__(self, connection: apsw.Connection, held: BinaryIO | None = None) -> None:
+    def __init__(self, connection: apsw.Connection, root_lock: RootLock, held: BinaryIO | None = None) -> None:
         self._connection = connection
         self._lock = held
         self._witness: Witness | None = None
         self._is_restored = False
         self._tables = Tables(
             CounterTable(connection),
-            AccountTable(connection),
+            AccountTable(connection, root_lock),
             PeerTable(connection),
             PrekeyTable(connection),
             SessionTable(connection),
@@ -108,6 +110,8 @@ class Store:
     def begin(self, folder: Path | None) -> None:
         """Count this opening, in the store and in its witness in `folder`. Raises StoreFailed, StoreInUse."""
         self._witness, self._is_restored = counter.begin(self, folder)
+        with translated():
+            self._tables.account.lock_root()
 
     @contextmanager
     def transaction(self) -> Iterator[Tables]:
@@ -201,8 +205,8 @@ class Store:
         return self._connection.pragma(name)
 
     def close(self) -> None:
-        """Close the file and let others open it. Closing twice does nothing."""
-        with ExitStack() as closing:
+        """Close the file and let others open it. Closing twice does nothing. Raises StoreFailed; it is closed then."""
+        with translated(), ExitStack() as closing:
             for held in (self._lock, self._witness, self._connection):
                 if held is not None:
                     closing.callback(held.close)
@@ -216,7 +220,8 @@ def open_store(path: Path, unlock: Unlock = KEY_FILE, *, state: Path | None = No
     Raises StoreInUse, WrongPassphrase, PassphraseNeeded, KeyringNeeded, KeyringUnavailable, StoreUnreadable,
     StoreVersion or StoreFailed; a store that cannot be opened is left as it is."""
     with locked(path, make_folder=True) as held:
-        store = Store(_connect(path, _key(path, unlock)), held)
+        keys = _keys(path, unlock)
+        store = Store(_connect(path, keys.database), RootLock(keys.root), held)
         try:
             store.begin(witness.state_folder() if state is None else state)
         except BaseException:
@@ -231,7 +236,7 @@ def open_memory_store() -> Store:
         connection = apsw.Connection(":memory:")
         connection.pragma("trusted_schema", "off")
         _upgrade(connection)
-        return Store(connection)
+        return Store(connection, RootLock(primitives.random_bytes(keyfile.KEY_LENGTH), stays_open=True))
 
 
 @contextmanager
@@ -253,16 +258,16 @@ def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
-def _key(path: Path, unlock: Unlock) -> bytes:
+def _keys(path: Path, unlock: Unlock) -> Keys:
     key_file = keyfile.key_path(path)
     try:
         if key_file.exists():
-            return keyfile.read_key(key_file, unlock)
+            return keyfile.read_keys(key_file, unlock)
         if path.is_dir():
             raise errors.StoreFailed(f"{path} is a folder", hint="name a file in it")
         if path.exists() and path.stat().st_size > 0:
             raise errors.StoreUnreadable(f"{key_file.name} is missing beside the store")
-        return keyfile.create_key(key_file, unlock)
+        return keyfile.create_keys(key_file, unlock)
     except OSError as error:
         raise errors.StoreFailed(f"cannot use {key_file}: {error.strerror}") from None
 

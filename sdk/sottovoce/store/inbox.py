@@ -144,6 +144,10 @@ class InboxTable:
         """A message is handed to the application, once more."""
         self._execute("UPDATE messages SET attempts = attempts + 1 WHERE position = ?", (position,))
 
+    def mark_unseen(self, position: int) -> None:
+        """The application was interrupted before it had the message that was marked as shown."""
+        self._execute("UPDATE messages SET attempts = attempts - 1 WHERE position = ?", (position,))
+
     def mark_handled(self, position: int) -> bool:
         """The application is done with a message: it is not shown again. Whether it was not before."""
         self._execute("UPDATE messages SET handled = 1 WHERE position = ? AND handled = 0", (position,))

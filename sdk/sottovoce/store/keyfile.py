@@ -1,14 +1,15 @@
-"""The key file beside a store: the 32-byte database key, bare (mode 0600) or wrapped under a passphrase or a secret of
-the operating system's keyring.
+"""The key file beside a store: the key of its database and the one of the account's root key, bare (mode 0600) or
+wrapped under a passphrase or a secret of the operating system's keyring.
 
-Layout: magic ‖ kind (1) ‖ fields. Kind 0: key (32). Kind 1: salt (16) ‖ Argon2id passes (4) ‖ memory in bytes (8) ‖
-AES-256-GCM nonce and wrapped key (60). Kind 2: entry (16) ‖ nonce and wrapped key (60). The database key is random,
-so a new passphrase leaves the store as it is. Spec: store.
+Layout: magic ‖ kind (1) ‖ fields. Kind 0: both keys (64). Kind 1: salt (16) ‖ Argon2id passes (4) ‖ memory in bytes (8)
+‖ both, wrapped (120). Kind 2: entry (16) ‖ both, wrapped (120). The keys are random, so a new passphrase leaves the
+store as it is. Spec: store.
 """
 
 import os
 import struct
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +32,21 @@ _MEMORY: Final = 64 * limits.MIB
 #: A hostile key file may not ask for more than this.
 _MAX_PASSES: Final = 32
 _MAX_MEMORY: Final = 1024 * limits.MIB
-_FIELDS: Final = struct.Struct(">16sIQ60s")
-_ENTRY: Final = struct.Struct(">16s60s")
-_LENGTHS: Final = {_PLAIN: KEY_LENGTH, _PASSPHRASE: _FIELDS.size, _KEYRING: _ENTRY.size}
+_BARE: Final = struct.Struct(">32s32s")
+_FIELDS: Final = struct.Struct(">16sIQ120s")
+_ENTRY: Final = struct.Struct(">16s120s")
+_LENGTHS: Final = {_PLAIN: _BARE.size, _PASSPHRASE: _FIELDS.size, _KEYRING: _ENTRY.size}
+#: The length of one key that is wrapped.
+_WRAPPED: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a key file keeps, 32 random bytes each: the key of the `database`, and the one that the account's `root` key
+    in it is wrapped under."""
+
+    database: bytes = field(repr=False)
+    root: bytes = field(repr=False)
 
 
 def key_path(store: Path) -> Path:
@@ -41,46 +54,45 @@ def key_path(store: Path) -> Path:
     return store.with_name(store.name + ".key")
 
 
-def create_key(path: Path, unlock: Unlock) -> bytes:
-    """Make a new database key, write its file durably, and return the key (32 bytes). Raises KeyringUnavailable."""
-    key = primitives.random_bytes(KEY_LENGTH)
-    _write_durably(path, _content(key, unlock))
-    return key
+def create_keys(path: Path, unlock: Unlock) -> Keys:
+    """Make new keys, write their file durably, and return them. Raises KeyringUnavailable."""
+    keys = Keys(primitives.random_bytes(KEY_LENGTH), primitives.random_bytes(KEY_LENGTH))
+    _write_durably(path, _content(keys, unlock))
+    return keys
 
 
-def read_key(path: Path, unlock: Unlock) -> bytes:
-    """The database key (32 bytes). Raises WrongPassphrase, PassphraseNeeded, KeyringNeeded, KeyringUnavailable or
-    StoreUnreadable."""
+def read_keys(path: Path, unlock: Unlock) -> Keys:
+    """The keys. Raises WrongPassphrase, PassphraseNeeded, KeyringNeeded, KeyringUnavailable or StoreUnreadable."""
     kind, fields = _read(path)
     match unlock:
         case KeyFile():
-            return _bare(path, kind, fields)
+            return Keys(*_BARE.unpack(_bare(path, kind, fields)))
         case Passphrase():
-            return _unwrap(_expect(kind, _PASSPHRASE, fields), unlock.text)
+            return _unwrap_by_passphrase(_expect(kind, _PASSPHRASE, fields), unlock.text)
         case Keyring():
             return _unwrap_by_keyring(_expect(kind, _KEYRING, fields))
 
 
 def change_key_file(path: Path, old: Unlock, new: Unlock) -> None:
-    """Keep the same key in another way. Raises what `read_key` raises, and OSError.
+    """Keep the same keys in another way. Raises what `read_keys` raises, and OSError.
 
     A kill or a power cut at any point leaves the old way or the new one: the file is replaced whole, a keyring's entry
     is made before that and the one before is removed after."""
-    key, (kind, fields) = read_key(path, old), _read(path)
-    _write_durably(path, _content(key, new))
+    keys, (kind, fields) = read_keys(path, old), _read(path)
+    _write_durably(path, _content(keys, new))
     if kind == _KEYRING:
         with suppress(errors.KeyringUnavailable):  # it opens nothing any more
             os_keyring.forget(_entry_name(fields))
 
 
-def _content(key: bytes, unlock: Unlock) -> bytes:
+def _content(keys: Keys, unlock: Unlock) -> bytes:
     match unlock:
         case KeyFile():
-            return MAGIC + bytes([_PLAIN]) + key
+            return MAGIC + bytes([_PLAIN]) + _BARE.pack(keys.database, keys.root)
         case Passphrase():
-            return MAGIC + bytes([_PASSPHRASE]) + _wrap(key, unlock.text)
+            return MAGIC + bytes([_PASSPHRASE]) + _wrap_by_passphrase(keys, unlock.text)
         case Keyring():
-            return MAGIC + bytes([_KEYRING]) + _wrap_by_keyring(key)
+            return MAGIC + bytes([_KEYRING]) + _wrap_by_keyring(keys)
 
 
 def _read(path: Path) -> tuple[int, bytes]:
@@ -116,32 +128,44 @@ def _expect(kind: int, expected: int, fields: bytes) -> bytes:
     raise errors.WrongPassphrase("this store has no passphrase, its key lies beside it", hint="open it without one")
 
 
-def _wrap(key: bytes, passphrase: str) -> bytes:
+def _wrap(wrapping: bytes, keys: Keys) -> bytes:
+    return primitives.wrap_key(wrapping, keys.database, labels.STORE_KEY) + primitives.wrap_key(
+        wrapping, keys.root, labels.ROOT_WRAP
+    )
+
+
+def _unwrap(wrapping: bytes, wrapped: bytes) -> Keys:
+    """Raises CryptoRefusal (NOT_AUTHENTIC)."""
+    database = primitives.unwrap_key(wrapping, wrapped[:_WRAPPED], labels.STORE_KEY)
+    return Keys(database, primitives.unwrap_key(wrapping, wrapped[_WRAPPED:], labels.ROOT_WRAP))
+
+
+def _wrap_by_passphrase(keys: Keys, passphrase: str) -> bytes:
     salt = primitives.random_bytes(16)
     wrapping = _stretch(passphrase, salt, _PASSES, _MEMORY)
-    return _FIELDS.pack(salt, _PASSES, _MEMORY, primitives.wrap_key(wrapping, key, labels.STORE_KEY))
+    return _FIELDS.pack(salt, _PASSES, _MEMORY, _wrap(wrapping, keys))
 
 
-def _unwrap(fields: bytes, passphrase: str) -> bytes:
+def _unwrap_by_passphrase(fields: bytes, passphrase: str) -> Keys:
     salt, passes, memory, wrapped = _FIELDS.unpack(fields)
     if not (1 <= passes <= _MAX_PASSES and limits.MIB <= memory <= _MAX_MEMORY):
         raise errors.StoreUnreadable("the key file is damaged")
     try:
-        return primitives.unwrap_key(_stretch(passphrase, salt, passes, memory), wrapped, labels.STORE_KEY)
+        return _unwrap(_stretch(passphrase, salt, passes, memory), wrapped)
     except CryptoRefusal:
         raise errors.WrongPassphrase("the passphrase is wrong") from None
 
 
-def _wrap_by_keyring(key: bytes) -> bytes:
+def _wrap_by_keyring(keys: Keys) -> bytes:
     entry, secret = primitives.random_bytes(16), primitives.random_bytes(os_keyring.SECRET_LENGTH)
     os_keyring.keep(entry.hex(), secret)
-    return _ENTRY.pack(entry, primitives.wrap_key(secret, key, labels.STORE_KEY))
+    return _ENTRY.pack(entry, _wrap(secret, keys))
 
 
-def _unwrap_by_keyring(fields: bytes) -> bytes:
+def _unwrap_by_keyring(fields: bytes) -> Keys:
     secret = os_keyring.find(_entry_name(fields))
     try:
-        return primitives.unwrap_key(secret, _ENTRY.unpack(fields)[1], labels.STORE_KEY)
+        return _unwrap(secret, _ENTRY.unpack(fields)[1])
     except CryptoRefusal:
         raise errors.StoreUnreadable("the key file is damaged, or the keyring's entry belongs to another") from None
 

@@ -9,6 +9,8 @@ from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
 
 #: One-time prekeys kept: some are handed out by the keyserver and never used by whoever took them.
 KEPT: Final = 2_000
+#: As many are handed in at the keyserver at first, and when there are few left.
+STOCK: Final = 100
 
 
 class PrekeyTable:
@@ -89,6 +91,13 @@ class PrekeyTable:
     def skip_to(self, number: int) -> None:
         """The next one-time prekey has an id above this one."""
         self._execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'one_time_prekeys'", (number,))
+
+    def begin_one_time(self) -> int:
+        """The keyserver is to hand out none of those made so far; returns the id that the next ones begin with. They
+        stay here: some may have been handed out, and the first messages to them be on their way."""
+        self._execute("UPDATE one_time_prekeys SET published = 1")
+        last: int = self._execute("SELECT seq FROM sqlite_sequence WHERE name = 'one_time_prekeys'").get
+        return last + 1
 
     def unpublished(self, limit: int) -> list[OneTimePrekey]:
         """The oldest `limit` one-time prekeys that the keyserver does not have yet."""

@@ -11,7 +11,8 @@ STEPS: Final = (
     CREATE TABLE account (
         only INTEGER PRIMARY KEY CHECK (only = 1),
         server TEXT NOT NULL,
-        root_entropy BLOB NOT NULL,
+        root_public BLOB NOT NULL,
+        wrapped_root BLOB NOT NULL,           -- under a key that is not in this database
         device BLOB NOT NULL,
         device_list BLOB NOT NULL,
         registered INTEGER NOT NULL,          -- the keyserver has confirmed the account
@@ -19,6 +20,7 @@ STEPS: Final = (
         relay TEXT,                           -- origin of the relay that holds the queues
         request_counter INTEGER NOT NULL,     -- last counter used in a signed directory request
         contact_sequence INTEGER NOT NULL,    -- last sequence used in a contact record
+        one_time_from INTEGER NOT NULL,       -- the keyserver is to hand out no one-time prekey with a smaller id
         published_at INTEGER NOT NULL         -- unix seconds of the last accepted publish
     );
     CREATE TABLE counter (
@@ -171,8 +173,9 @@ STEPS: Final = (
         kind TEXT NOT NULL,
         subject TEXT NOT NULL,                -- the account or message that it is about, or nothing
         event BLOB NOT NULL,
-        UNIQUE (kind, subject)
+        is_told INTEGER NOT NULL DEFAULT 0    -- the application has it in hand: it says no more than it has said
     );
+    CREATE UNIQUE INDEX events_untold ON events (kind, subject) WHERE is_told = 0;
     CREATE INDEX events_of_kind ON events (kind, position);
     CREATE TABLE sent_messages (
         position INTEGER PRIMARY KEY AUTOINCREMENT,

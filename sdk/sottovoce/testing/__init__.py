@@ -9,10 +9,28 @@ The clients are the real ones. The servers stand in for the real ones, and tests
 answers. Nothing here belongs into a program that talks to people.
 """
 
+from .bad_keyserver import KeyserverFaults
 from .clock import Clock
+from .faces import AioWorld, SyncWorld, aio_world, sync_world
 from .faults import Faults
 from .network import ORIGIN, MemoryNetwork
 from .wire import Asked, Delivered, Passed, Wire
 from .world import World, world
 
-__all__ = ["ORIGIN", "Asked", "Clock", "Delivered", "Faults", "MemoryNetwork", "Passed", "Wire", "World", "world"]
+__all__ = [
+    "ORIGIN",
+    "AioWorld",
+    "Asked",
+    "Clock",
+    "Delivered",
+    "Faults",
+    "KeyserverFaults",
+    "MemoryNetwork",
+    "Passed",
+    "SyncWorld",
+    "Wire",
+    "World",
+    "aio_world",
+    "sync_world",
+    "world",
+]

@@ -1,8 +1,9 @@
-"""Faults on purpose: what a relay that loses, lies or dawdles does to the next envelopes, and networks that go away.
+"""Faults on purpose: what a relay that loses, lies or dawdles does to the next envelopes; networks slow or away.
 
 A relay cannot tell a message from a receipt or an acknowledgement, and neither can these: they count envelopes.
 """
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TypeAlias
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import SendResult
 
+from .bad_keyserver import KeyserverFaults
 from .relay import ACCEPTED, Envelope, honest
 
 #: How many envelopes a fault hits; None: all until `Faults.clear`.
@@ -44,7 +46,10 @@ class Faults:
         keep: Callable[[Sequence[Envelope]], None],
         later: Callable[[float, Envelope], None],
         hang_up: Callable[[str | None], None],
+        keyserver: KeyserverFaults,
     ) -> None:
+        #: The faults of the keyserver.
+        self.keyserver = keyserver
         self._recipient_of = recipient_of
         self._keep = keep
         self._later = later
@@ -52,6 +57,8 @@ class Faults:
         self._faults: list[_Fault] = []
         self._kept_back: list[Envelope] = []
         self._offline: list[tuple[str, ...]] = []
+        self._slow: list[tuple[float, tuple[str, ...]]] = []
+        self._chance = random.Random(0)  # noqa: S311 - the same weather each time
 
     # --- The relay -----------------------------------------------------------------------------------------------
 
@@ -140,6 +147,23 @@ class Faults:
     def is_offline(self, who: str) -> bool:
         """Whether this person reaches no server now."""
         return any(not people or who in people for people in self._offline)
+
+    @contextmanager
+    def slow(self, seconds: float, *people: str) -> Iterator[None]:
+        """What these people, or all, say to the relay and hear from it takes up to so long while the block runs.
+
+        It stays in order on its connection, and what has been said arrives, even if the client has hung up since.
+        """
+        added = seconds, people
+        self._slow.append(added)
+        try:
+            yield
+        finally:
+            self._slow.remove(added)
+
+    def takes(self, who: str) -> float:
+        """Seconds that this person's next message takes."""
+        return sum(self._chance.uniform(0, longest) for longest, people in self._slow if not people or who in people)
 
     # --- Asked by the relay --------------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class _Published:
     contact_record: bytes
     sequence: int
     expires: int
+    one_time_from: int  # one-time prekeys with a smaller id are not handed out any more
 
 
 @dataclass(slots=True)
@@ -81,6 +82,7 @@ class _Account:
     devices: dict[DeviceId, _Device]
     username: str | None = None
     claim: bytes = b""
+    given: list[wire.Bundles] = field(default_factory=list)  # what it has been given so far, without one-time prekeys
 
 
 class MemoryKeyserver:
@@ -112,6 +114,31 @@ class MemoryKeyserver:
         except WireError as error:
             return _problem(error, _STATUS.get(error.code, 400))
 
+    # --- For `bad_keyserver` -------------------------------------------------------------------------------------
+
+    def account_of(self, username: str) -> AccountId:
+        """Who has the name. Raises KeyError."""
+        return self._names[username]
+
+    def asked_for(self, path: str, body: bytes) -> str | None:
+        """The username of the person that a look-up is about; None if it is about nobody who is known here."""
+        try:
+            if path == wire.PATH_FIND_NAME:
+                username = wire.decode(wire.FindName, body).username
+                return username if username in self._names else None
+            if path == wire.PATH_BUNDLES:
+                account = self._accounts.get(AccountId(wire.decode(wire.FetchBundles, body).account_id))
+                return None if account is None else account.username
+        except WireError:
+            pass
+        return None
+
+    def given(self, username: str) -> list[wire.Bundles]:
+        """A person's device list and records, from those of the registration to the newest. Raises KeyError."""
+        return self._accounts[self._names[username]].given
+
+    # --- Answers -------------------------------------------------------------------------------------------------
+
     def _info(self, _body: bytes, _headers: Mapping[str, str]) -> wire.Info:
         return wire.Info("sottovoce-keyserver", [1], self._relay)
 
@@ -142,6 +169,7 @@ class MemoryKeyserver:
         if claim is not None and account.username is None:
             account.username, account.claim = claim.username, register.username_claim or b""
             self._names[claim.username] = signer.account_id
+        account.given.append(_all_given(account))
         return wire.Published(len(changed.one_time))
 
     def _publish(self, body: bytes, headers: Mapping[str, str]) -> wire.Published:
@@ -156,6 +184,7 @@ class MemoryKeyserver:
         published = self._check_publish(publish, signer, device.signing_key)
         changed = _updated(device, signer.counter, published, publish.one_time_prekeys)
         account.devices[signer.device_id] = changed
+        account.given.append(_all_given(account))
         return wire.Published(len(changed.one_time))
 
     def _check_request(self, signer: _Signer, signing_key: bytes, path: str, body: bytes) -> None:
@@ -192,7 +221,14 @@ class MemoryKeyserver:
         if len({prekey.id for prekey in publish.one_time_prekeys}) != len(publish.one_time_prekeys):
             raise WireError(Code.BAD_REQUEST, "two one-time prekeys have one id")
         expires = min(prekeys.expires, contact.expires)
-        return _Published(publish.prekey_record, prekeys.record_id, publish.contact_record, contact.sequence, expires)
+        return _Published(
+            publish.prekey_record,
+            prekeys.record_id,
+            publish.contact_record,
+            contact.sequence,
+            expires,
+            publish.one_time_prekeys_from,
+        )
 
     def _check_claim(self, register: wire.Register) -> UsernameClaim:
         claim = UsernameClaim.parse(_signed(register.username_claim or b"", labels.USERNAME_CLAIM, register.root_key))
@@ -314,11 +350,12 @@ def _updated(device: _Device, counter: int, new: _Published, prekeys: list[wire.
     if old is not None:
         _check_succession(old.record_id, old.prekey_record, new.record_id, new.prekey_record)
         _check_succession(old.sequence, old.contact_record, new.sequence, new.contact_record)
-    added = {prekey.id: prekey.key for prekey in prekeys if prekey.id > device.greatest_id}
-    one_time = device.one_time | added
+    greatest = max(device.greatest_id, new.one_time_from - 1)
+    added = {prekey.id: prekey.key for prekey in prekeys if prekey.id > greatest}
+    one_time = {number: key for number, key in device.one_time.items() if number >= new.one_time_from} | added
     if len(one_time) > limits.MAX_ONE_TIME_PREKEYS:
         raise WireError(Code.TOO_MANY_PREKEYS, "a device has at most 200 one-time prekeys")
-    greatest = max([device.greatest_id, *added])
+    greatest = max([greatest, *added])
     return replace(device, counter=counter, published=new, one_time=one_time, greatest_id=greatest)
 
 
@@ -334,3 +371,9 @@ def _bundle(device_id: DeviceId, published: _Published, one_time: dict[int, byte
         number = min(one_time)
         prekey = wire.OneTimePrekey(number, one_time.pop(number))
     return wire.Bundle(device_id, published.prekey_record, published.contact_record, prekey)
+
+
+def _all_given(account: _Account) -> wire.Bundles:
+    devices = sorted(account.devices.items())
+    bundles = [_bundle(each, device.published, {}) for each, device in devices if device.published is not None]
+    return wire.Bundles(account.root_key, account.device_list, bundles)

@@ -1,5 +1,5 @@
-"""A server that has gone bad: a real one, and before it somebody who reads every frame and every request, and changes
-what comes and goes.
+"""A relay that has gone bad: a real server, and before it somebody who reads every frame, and changes what comes and
+goes. Requests to the keyserver pass as they are; one that is bad is in `sottovoce.testing`.
 
 The real server listens at 127.0.0.2, the bad one at 127.0.0.1 on the same port: it is the one that clients know.
 """
@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-import h11
-import httpx
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
 
@@ -41,10 +39,6 @@ class Mischief:
     def said(self, frames: list[RelayFrame]) -> Sequence[RelayFrame]:
         """What the client is told instead."""
         return frames
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        """What the keyserver says instead."""
-        return status, answer
 
 
 class Bad:
@@ -95,23 +89,17 @@ class Bad:
         return message(*frames) if frames else None
 
     async def _keyserver(self, stream: trio.SocketStream, head: bytes) -> None:
-        connection = h11.Connection(h11.SERVER)
-        connection.receive_data(head)
-        async with httpx.AsyncClient(trust_env=False) as real:
-            while True:
-                method, path, headers, body = await _request(connection, stream)
-                if method == "":
-                    return
-                answer = await real.request(method, f"http://{BEHIND}:{self.port}{path}", content=body, headers=headers)
-                status, said = self.mischief.answered(path, body, answer.status_code, answer.content)
-                fields = [("content-type", "application/json"), ("content-length", str(len(said)))]
-                for event in (
-                    h11.Response(status_code=status, headers=fields),
-                    h11.Data(data=said),
-                    h11.EndOfMessage(),
-                ):
-                    await stream.send_all(connection.send(event) or b"")
-                connection.start_next_cycle()
+        async with await trio.open_tcp_stream(BEHIND, self.port) as upstream, trio.open_nursery() as nursery:
+            await upstream.send_all(head)
+            nursery.start_soon(_pass_on, stream, upstream)
+            await _pass_on(upstream, stream)
+            nursery.cancel_scope.cancel()
+
+
+async def _pass_on(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    async for data in source:
+        await sink.send_all(data)
+    await sink.send_eof()
 
 
 async def _carry(
@@ -123,29 +111,6 @@ async def _carry(
         changed = change(data)
         if changed is not None:
             await sink.send_message(changed)
-
-
-async def _request(connection: h11.Connection, stream: trio.SocketStream) -> tuple[str, str, dict[str, str], bytes]:
-    """The next request: method, path, the headers that are the client's own, body. No method: there is none."""
-    method = path = ""
-    headers: dict[str, str] = {}
-    body = bytearray()
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some())
-        elif isinstance(event, h11.Request):
-            method, path = event.method.decode(), event.target.decode()
-            headers = {name.decode(): value.decode() for name, value in event.headers if name not in _OF_THE_CONNECTION}
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif isinstance(event, h11.EndOfMessage):
-            return method, path, headers, bytes(body)
-        else:
-            return "", "", {}, b""
-
-
-_OF_THE_CONNECTION: Final = (b"host", b"connection", b"content-length", b"accept-encoding", b"user-agent")
 
 
 class _Peeked(trio.abc.Stream):

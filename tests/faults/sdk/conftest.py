@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from tests.faults.sdk.between import BEHIND
 from tests.relay_clients import UNLIMITED
 from tests.servers import ServerProcess

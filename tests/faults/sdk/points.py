@@ -7,12 +7,15 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import apsw
 
 from sottovoce import _http, links
 from sottovoce_wire.frames import decode_client_message
+
+#: The end of a transaction that has only read.
+NO_COMMIT: Final = "COMMIT of nothing"
 
 
 class Points:
@@ -43,10 +46,15 @@ def install(points: Points) -> None:
 
 def _count_transactions(points: Points) -> None:
     class Connection(apsw.Connection):
+        _changed = 0
+
         def execute(self, statements: str, *args: Any, **options: Any) -> apsw.Cursor:
             if not statements.startswith(("BEGIN", "COMMIT")):
                 return super().execute(statements, *args, **options)
             what = statements.split()[0]
+            if what == "COMMIT" and self.total_changes() == self._changed:
+                what = NO_COMMIT
+            self._changed = self.total_changes()
             points(f"before {what}")
             done = super().execute(statements, *args, **options)
             points(f"after {what}")

@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from sottovoce import Client, open_client
+from sottovoce.connection import Watched
 from sottovoce.store import inbox
 from tests.faults.sdk import keys, points
 from tests.faults.sdk.journal import Journal
@@ -24,6 +25,7 @@ PATIENCE: Final = 60.0
 
 class Order(msgspec.Struct, frozen=True):
     """One life. `folder` holds the store, the journal and the record of keys. It registers as `name` if there is one,
+    blocks `blocks` if there is one and waits until the relay knows the key that follows from it,
     sends `texts` to `to`, handles what comes until it has handled all of `until` (nothing: while it sends), and is
     killed at the point `fatal` (nothing: never). Its clock is `clock` seconds ahead. `forgets`: it remembers only the
     newest envelope that came, as if thousands had come since."""
@@ -31,6 +33,7 @@ class Order(msgspec.Struct, frozen=True):
     folder: str
     server: str
     name: str = ""
+    blocks: str = ""
     to: str = ""
     texts: list[str] = []
     until: list[str] = []
@@ -44,11 +47,28 @@ async def live(order: Order, journal: Journal) -> None:
         if order.name:
             await me.register(order.name)
         with trio.fail_after(PATIENCE):
+            if order.blocks:
+                await _block(me, order.blocks)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_handle, me, order.until, journal)
                 await _write(me, order, journal)
                 if not order.until:
                     nursery.cancel_scope.cancel()
+
+
+async def _block(me: Client, who: str) -> None:
+    genuine, proven = Watched.up, trio.Event()
+
+    def up(self: Watched) -> None:
+        """After whatever the relay was told, and what follows from its answer."""
+        genuine(self)
+        proven.set()
+
+    Watched.up = up  # type: ignore[method-assign]
+    await me.block(who)
+    while await me._local.transact(lambda tables: tables.account.next_contact_key()) is not None:
+        await proven.wait()
+        proven = trio.Event()
 
 
 async def _write(me: Client, order: Order, journal: Journal) -> None:

@@ -1,181 +1,180 @@
-"""A keyserver that withholds, swaps, rolls back or raves, on real sockets: one clear error, and nothing sent under its
-keys. Those who know each other do not need it.
+"""A keyserver that is away, withholds, swaps, rolls back or raves: one clear error, and nothing sent under its keys.
+Those who know each other do not need it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from sottovoce import Client, errors
+from sottovoce import Client, errors, events
 from sottovoce.crypto import identity
+from sottovoce.mending import EVERY
 from sottovoce.protocol import sessions
+from sottovoce.protocol.healing import SILENT_FOR
 from sottovoce.store.database import Tables
-from sottovoce_wire import directory as wire
+from sottovoce.testing import KeyserverFaults, World
 from sottovoce_wire import records
-from sottovoce_wire.errors import Code
 from sottovoce_wire.ids import AccountId
 from sottovoce_wire.records import ListFlag
-from tests.faults.sdk.between import Bad, Cut, Mischief, bad_server
-from tests.faults.sdk.world import Peer, peer
-from tests.servers import ServerProcess
+from tests.sottovoce.worlds import acquaint, look, texts
 
-UNKNOWN: Final = wire.encode(wire.Problem(int(Code.UNKNOWN_ACCOUNT), "no such account"))
+Fault = Callable[[KeyserverFaults], AbstractContextManager[None]]
 
-
-class Withholding(Mischief):
-    """Knows nobody."""
-
-    raises: type[errors.SottovoceError] | tuple[type[errors.SottovoceError], ...] = errors.UnknownRecipient
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        return 404, UNKNOWN
-
-
-class WithholdingBundles(Withholding):
-    """Knows the account, and none of its devices' prekeys."""
-
-    raises = errors.NoDevices
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        if path != wire.PATH_BUNDLES:
-            return status, answer
-        found = wire.decode(wire.Bundles, answer)
-        return status, wire.encode(wire.Bundles(found.root_key, found.device_list, []))
+#: What Alice is told when she writes to Bob for the first time.
+FAULTS: Final[dict[str, tuple[Fault, type[errors.SottovoceError]]]] = {
+    "away": (lambda keyserver: keyserver.away(), errors.ServerUnreachable),
+    "slow": (lambda keyserver: keyserver.slow(3600), errors.ServerUnreachable),
+    "withholds": (lambda keyserver: keyserver.withhold("bob"), errors.UnknownRecipient),
+    "withholds prekeys": (lambda keyserver: keyserver.withhold_prekeys("bob"), errors.NoDevices),
+    "swaps": (lambda keyserver: keyserver.swap("bob", "mallory"), errors.UntrustedKeys),
+    "swaps devices": (lambda keyserver: keyserver.swap_devices("bob", "mallory"), errors.UntrustedKeys),
+    "swaps prekeys": (lambda keyserver: keyserver.swap_prekeys("bob", "mallory"), errors.UntrustedKeys),
+    "raves": (lambda keyserver: keyserver.babble(), errors.WrongServer),
+}
 
 
-class Swapping(Withholding):
-    """Answers every question with what it has answered to the first of its kind."""
-
-    raises = errors.UntrustedKeys
-
-    def __init__(self) -> None:
-        self.first: dict[str, bytes] = {}
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        return status, self.first.setdefault(path, answer)
+@pytest.fixture
+def world(sottovoce_world: World) -> World:
+    return sottovoce_world
 
 
-class SwappingKeys(Swapping):
-    """The same, but the account is right: its keys are somebody else's."""
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        if path != wire.PATH_BUNDLES:
-            return status, answer
-        genuine = wire.decode(wire.Bundles, answer)
-        other = wire.decode(wire.Bundles, self.first.setdefault(path, answer))
-        return status, wire.encode(wire.Bundles(genuine.root_key, genuine.device_list, other.bundles))
+@pytest.fixture
+async def alice(world: World) -> Client:
+    return await world.person("alice", accept_everyone=True)
 
 
-class Raving(Withholding):
-    """Answers what is no answer."""
-
-    raises = errors.WrongServer
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        return 200, b'{"root_key": [' * 1000
+@pytest.fixture
+async def bob(world: World) -> Client:
+    return await world.person("bob", accept_everyone=True)
 
 
-class Silent(Withholding):
-    """Hangs up."""
-
-    raises = (errors.ServerUnreachable, errors.WrongServer)
-
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        raise Cut
-
-
-@asynccontextmanager
-async def three(hidden_server: ServerProcess, folder: Path, name: str) -> AsyncIterator[tuple[Bad, Peer, Peer, Peer]]:
-    """A server that is honest so far; Alice and Mallory, who know each other, and Bob."""
-    async with (
-        bad_server(hidden_server.url) as bad,
-        peer(folder / "a.db", bad.url, f"{name}-alice") as alice,
-        peer(folder / "b.db", bad.url, f"{name}-bob") as bob,
-        peer(folder / "m.db", bad.url, f"{name}-mallory") as mallory,
-    ):
-        yield bad, alice, bob, mallory
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("kind", [Withholding, WithholdingBundles, Swapping, SwappingKeys, Raving, Silent])
+@pytest.mark.parametrize(("fault", "error"), FAULTS.values(), ids=FAULTS.keys())
 async def test_a_bad_keyserver_stops_a_first_message_with_a_clear_error_and_nothing_else(
-    hidden_server: ServerProcess, tmp_path: Path, kind: type[Withholding]
+    autojump_clock: MockClock,
+    world: World,
+    alice: Client,
+    bob: Client,
+    fault: Fault,
+    error: type[errors.SottovoceError],
 ) -> None:
-    name = kind.__name__.lower()
-    async with three(hidden_server, tmp_path, name) as (bad, alice, bob, mallory):
-        mischief = kind()
-        bad.mischief = mischief if isinstance(mischief, Swapping) else Mischief()
-        await alice.send(f"{name}-mallory", "hello")
-        bad.mischief = Mischief()
-        await mallory.until("hello")
-        await mallory.send(f"{name}-alice", "hello to you")
-        await alice.until("hello to you")
-
-        bad.mischief = mischief
-        with pytest.raises(kind.raises):
-            await alice.client.send(f"{name}-bob", "under false keys")
-        assert await alice.client._local.transact(lambda tables: tables.outbox.size()) == 0
-        await alice.send(f"{name}-mallory", "one needs no keyserver")  # among those who know each other
-        await mallory.until("one needs no keyserver")
-
-        bad.mischief = Mischief()
-        await alice.send(f"{name}-bob", "under true keys")
-        await bob.until("under true keys")
-        assert bob.arrived == ["under true keys"]
-        assert mallory.arrived == ["hello", "one needs no keyserver"]
+    mallory = await world.person("mallory", accept_everyone=True)
+    await acquaint(alice, mallory)
+    with fault(world.faults.keyserver):
+        with pytest.raises(error):
+            await alice.send("bob", "under false keys")
+        assert await look(alice, lambda tables: tables.outbox.size()) == 0
+        await alice.send("mallory", "one needs no keyserver")  # among those who know each other
+        assert await texts(mallory, 1) == ["one needs no keyserver"]
+    assert world.wire.between("alice", "bob") == []
+    await alice.send("bob", "under true keys")
+    assert await texts(bob, 1) == ["under true keys"]
+    assert world.wire.reused() == []
 
 
-class Advancing(Mischief):
-    """Serves one account's next device list, which the account itself has signed."""
+async def test_the_oldest_prekeys_are_as_good_as_the_newest_for_a_month_and_then_no_good(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    world.clock.advance(days=20)
+    await trio.sleep(EVERY)
+    with world.faults.keyserver.roll_back("bob"):
+        await alice.send("bob", "under keys that were replaced")
+        assert await texts(bob, 1) == ["under keys that were replaced"]
+        world.clock.advance(days=11)
+        carol = await world.person("carol")
+        with pytest.raises(errors.NoDevices):
+            await carol.send("bob", "under keys that have expired")
 
-    def __init__(self, device_list: bytes) -> None:
-        self.device_list = device_list
 
-    def answered(self, path: str, asked: bytes, status: int, answer: bytes) -> tuple[int, bytes]:
-        if path != wire.PATH_BUNDLES:
-            return status, answer
-        found = wire.decode(wire.Bundles, answer)
-        return status, wire.encode(wire.Bundles(found.root_key, self.device_list, found.bundles))
+async def test_what_is_lost_by_a_one_time_prekey_that_was_given_twice_comes_days_later(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    carol = await world.person("carol", accept_everyone=True)
+    with world.faults.keyserver.repeat_one_time_prekeys():
+        await alice.send("bob", "the first to ask")
+        assert await texts(bob, 1) == ["the first to ask"]
+        await carol.send("bob", "the second")
+        await trio.sleep(EVERY)
+    assert [type(event) for event in await told(bob)] == [events.MessagesUnreadable]
+    world.clock.advance(seconds=SILENT_FOR)
+    await trio.sleep(2 * EVERY)
+    assert await texts(bob, 1) == ["the second"]
+    assert world.wire.reused() == []
 
 
-async def next_list(person: Client) -> bytes:
-    """The list that follows a person's, with the same device."""
-    account = await person._local.transact(lambda tables: tables.account.get())
+async def test_a_device_list_that_the_keyserver_rolls_back_is_not_taken(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    bob_id = world.network.keyserver.account_of("bob")
+    newer = await advance_list(world, bob)
+    await alice.send("bob", "under the newer list")
+    assert await texts(bob, 1) == ["under the newer list"]
+    with world.faults.keyserver.roll_back("bob"):
+        await look(alice, lambda tables: lose_sessions(tables, bob_id))
+        await alice.send("bob", "which needs new keys")
+        assert await texts(bob, 1) == ["which needs new keys"]
+    known = await look(alice, lambda tables: tables.peers.get(bob_id))
+    assert known is not None
+    assert known.device_list == newer
+
+
+async def test_a_keyserver_that_withholds_a_list_is_told_of_and_the_list_taken_when_it_comes(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    bob_id = world.network.keyserver.account_of("bob")
+    with world.faults.keyserver.withhold_news("bob", to="alice"):
+        newer = await advance_list(world, bob)
+        bob = await again(world, "bob")
+        await bob.send("alice", "I have another list")
+        assert await texts(alice, 1) == ["I have another list"]
+        assert [type(event) for event in await told(alice)] == [events.KeyserverBehind]
+    await trio.sleep(2 * EVERY)
+    known = await look(alice, lambda tables: tables.peers.get(bob_id))
+    assert known is not None
+    assert known.device_list == newer
+
+
+async def told(client: Client) -> list[events.Event]:
+    """What a client has to tell within some minutes, but for its connections."""
+    return [event async for event in client.events(timeout=EVERY) if not isinstance(event, events.ConnectionChanged)]
+
+
+async def again(world: World, name: str) -> Client:
+    await world.crash(name)
+    return await world.person(name, accept_everyone=True)
+
+
+async def advance_list(world: World, person: Client) -> bytes:
+    """The list that follows a person's, with the same device: the person has it from the next life on, and the
+    keyserver now."""
+    newer = await look(person, make_next_list)
+    keyserver = world.network.keyserver
+    assert person.username is not None
+    keyserver._accounts[keyserver.account_of(person.username)].device_list = newer
+    return newer
+
+
+def make_next_list(tables: Tables) -> bytes:
+    account, root = tables.account.get(), tables.account.root()
     assert account is not None
+    assert root is not None
     payload, _ = records.split_signed(account.device_list)
-    return identity.make_device_list(
-        account.root,
-        [account.device.consent(account.root.account_id)],
+    newer = identity.make_device_list(
+        root,
+        [account.device.consent(account.account_id)],
         version=2,
         previous=records.device_list_hash(payload),
         time=records.DeviceList.parse(payload).time,
         flag=ListFlag.NORMAL,
     )
+    tables.account._execute("UPDATE account SET device_list = ?", (newer,))
+    return newer
 
 
 def lose_sessions(tables: Tables, account_id: AccountId) -> None:
     for session in tables.sessions.of_account(account_id):
         sessions.wipe(tables, session)
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_device_list_that_the_keyserver_rolls_back_is_not_taken(
-    hidden_server: ServerProcess, tmp_path: Path
-) -> None:
-    async with three(hidden_server, tmp_path, "rolled") as (bad, alice, bob, _):
-        newer = await next_list(bob.client)
-        bad.mischief = Advancing(newer)
-        await alice.send("rolled-bob", "under the newer list")
-        bad.mischief = Mischief()
-        account_id = bob.client._registered().account_id
-        peer_, _ = await alice.client._directory.bundles(account_id, [], 0)
-        assert peer_.device_list != newer, "the keyserver must have gone back"
-        await alice.client._local.transact(lambda tables: lose_sessions(tables, account_id))
-        await alice.send("rolled-bob", "which needs new keys")
-        known = await alice.client._local.transact(lambda tables: tables.peers.get(account_id))
-        assert known is not None
-        assert known.device_list == newer
-        await bob.until("under the newer list", "which needs new keys")

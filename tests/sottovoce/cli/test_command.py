@@ -1,27 +1,38 @@
 """The `sottovoce` command as a process: what it prints, how it ends, and that every error is one line."""
 
+import inspect
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sottovoce import errors
+from sottovoce.cli import commands, people
+from sottovoce.cli.app import app
 from sottovoce.cli.commands import Place, printable
 from sottovoce.store.database import open_store
 from tests.servers import ServerProcess
 
+PATIENCE = 60.0
+
 
 class Command:
-    """The command on one store."""
+    """The command on one store. What reads no standard input and no variables runs in this process, where it is the
+    same, if `shown` is given: to start one takes half a second."""
 
-    def __init__(self, url: str, store: Path) -> None:
+    def __init__(self, url: str, store: Path, shown: pytest.CaptureFixture[str] | None = None) -> None:
         self.url = url
+        self._shown = shown
         self.options = ["--server", url, "--store", str(store)]
         self.environment: dict[str, str] = {}
         # Given to the process: a shell that runs a job in its background lets it ignore SIGINT.
@@ -47,9 +58,18 @@ class Command:
 
     def run(self, *arguments: str, given: bytes = b"", passphrase: str | None = None) -> tuple[int, str, str]:
         """Run it to its end: exit code, standard output, standard error."""
+        if self._shown is not None and not given and passphrase is None and not self.environment:
+            self._shown.readouterr()
+            return self._run_here(arguments), *self._shown.readouterr()
         process = self.start(*arguments, passphrase=passphrase)
         out, err = process.communicate(given, timeout=60)
         return process.returncode, out.decode(), err.decode()
+
+    def _run_here(self, arguments: tuple[str, ...]) -> int:
+        try:
+            return int(app.meta([*self.options, *arguments]))
+        except SystemExit as ended:
+            return int(ended.code or 0)
 
     def close(self) -> None:
         """Whatever happened, leave nothing running."""
@@ -72,15 +92,26 @@ class Command:
         return err
 
 
+def place(store: Path, server: str | None = None) -> Place:
+    return Place(server, store, None, "", f"sottovoce --store {store.name}")
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may use the command, too."""
+    for name in ("SERVER", "STORE", "INVITE_CODE", "PASSPHRASE"):
+        monkeypatch.delenv(f"SOTTOVOCE_{name}", raising=False)
+
+
 @pytest.fixture
-def anna(shared_server: ServerProcess, tmp_path: Path) -> Iterator[Command]:
-    with closing(Command(shared_server.url, tmp_path / "anna.db")) as command:
+def anna(shared_server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    with closing(Command(shared_server.url, tmp_path / "anna.db", capsys)) as command:
         yield command
 
 
 @pytest.fixture
-def ben(shared_server: ServerProcess, tmp_path: Path) -> Iterator[Command]:
-    with closing(Command(shared_server.url, tmp_path / "ben.db")) as command:
+def ben(shared_server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    with closing(Command(shared_server.url, tmp_path / "ben.db", capsys)) as command:
         yield command
 
 
@@ -109,7 +140,7 @@ def test_two_people_chat_while_both_are_online(anna: Command, ben: Command) -> N
     for speaker, hearer, text in [(first, second, "one"), (second, first, "two"), (first, second, "three")]:
         assert speaker.stdin is not None
         assert hearer.stdout is not None
-        speaker.stdin.write(text.encode() + b"\n")
+        speaker.stdin.write(b" \n" + text.encode() + b"\n")  # a blank line is not a message
         speaker.stdin.flush()
         assert json.loads(hearer.stdout.readline())["text"] == text
     for process in (first, second):
@@ -144,8 +175,10 @@ def test_a_line_that_is_not_text_is_named_and_the_lines_before_it_are_sent(anna:
     assert ben.ok("listen", "--accept-everyone", "--count", "1").endswith(": good\n")
 
 
-def test_a_server_that_is_away_keeps_the_message_for_the_next_time(server: ServerProcess, tmp_path: Path) -> None:
-    anna, ben = Command(server.url, tmp_path / "a.db"), Command(server.url, tmp_path / "b.db")
+def test_a_server_that_is_away_keeps_the_message_for_the_next_time(
+    server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anna, ben = (Command(server.url, tmp_path / name, capsys) for name in ("a.db", "b.db"))
     anna.ok("register", "anna")
     ben.ok("register", "ben")
     anna.ok("send", "ben", "hello")
@@ -219,21 +252,51 @@ def test_an_interrupted_command_ends_quietly_with_130(
     anna.ok("whoami")
 
 
-@pytest.mark.parametrize("arguments", [("nonsense",), ("send",), ("listen", "--count", "many"), ("--nonsense",)])
-def test_a_wrong_command_line_ends_with_2_and_says_why(anna: Command, arguments: tuple[str, ...]) -> None:
-    code, out, err = anna.run(*arguments)
-    assert (code, out) == (2, "")
-    assert "Traceback" not in err
-    assert err
+@pytest.mark.parametrize("words", [("snd", "ben", "hello"), ("send", "ben", "--nonsense")])
+def test_a_process_with_a_wrong_command_line_ends_with_2_and_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert "Try --help." in Command("http://127.0.0.1:1", tmp_path / "a.db").error(2, *words)
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("register",), ("send",), ("listen",), ("chat",), ("whoami",), ("requests",), ("verify",)]
+    ("words", "said"),
+    [
+        (("snd", "ben", "hello"), 'Unknown command "snd". Did you mean "send"?'),
+        (("send",), "parameter TO requires an argument. Try --help."),
+        (("send", "ben", "two", "words"), "'words' is one word too many: a text with spaces goes in quotes."),
+        (("listen", "--count", "many"), 'unable to convert "many" into int.'),
+        (("listen", "--cuont", "1"), "Did you mean --count?"),
+        (("--nonsense",), '"--nonsense"'),
+    ],
 )
-def test_every_command_has_help_with_options_and_exit_codes(anna: Command, command: tuple[str, ...]) -> None:
-    shown = anna.ok(*command, "--help")
+def test_what_is_mistyped_is_said_in_one_line(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app.meta(words)
+    shown = capsys.readouterr()
+    assert (ended.value.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+    assert said in shown.err
+
+
+COMMANDS = [name for name in app if not name.startswith("-")]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help_with_options_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app.meta([*command.split(), "--help"])
+    shown = capsys.readouterr().out
     assert "--server" in shown
     assert "Exit codes" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_commands_help_has_an_example_that_it_understands(command: str) -> None:
+    function = app[command].default_command
+    examples = re.findall("`(sottovoce [^`]+)`", inspect.getdoc(function) or "")
+    assert examples
+    for example in examples:
+        _, outer, _ = app.meta.parse_args(shlex.split(example)[1:])
+        assert app.parse_args(outer.arguments["tokens"])[0] is function
 
 
 def test_a_message_cannot_steer_the_readers_terminal() -> None:
@@ -291,8 +354,9 @@ def test_a_strangers_message_waits_until_it_is_accepted(anna: Command, ben: Comm
     ben.ok("send", "shy-anna", "may I\nwrite to you")
     ben_id = ben.ok("whoami").splitlines()[1].split()[-1]
     assert anna.ok("contacts") == ""
-    assert anna.ok("requests").splitlines()[:3] == [f"{ben_id} writes", "  may I", "    write to you"]
-    anna.ok("accept", ben_id)
+    answer = f"answer with: sottovoce --store {anna.options[-1]} accept {ben_id} (or decline, or block; by name, too)"
+    assert anna.ok("requests").splitlines() == [f"{ben_id} writes", "  may I", "    write to you", answer]
+    assert anna.ok("accept", ben_id).endswith(f"sottovoce --store {anna.options[-1]} listen\n")
     assert anna.ok("requests") == "nobody waits to be accepted\n"
     assert anna.ok("listen", "--count", "1").startswith(f"{ben_id}: may I\n")
     assert anna.ok("contacts") == f"{ben_id}  -\n"
@@ -330,3 +394,89 @@ def test_both_sides_print_one_safety_number_and_a_link_needs_no_directory(anna: 
     assert anna.ok("contacts") == ""
     anna.ok("accept", ben_id)
     assert anna.ok("contacts") == f"{ben_id}  -  compared\n"
+
+
+# --- Without a process --------------------------------------------------------------------------------------
+
+
+async def test_a_store_knows_its_server_and_another_one_is_named_beside_it(
+    shared_server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "a.db"
+    await commands.register(place(store, shared_server.url), "at-home")
+    registered = capsys.readouterr().out
+    await commands.whoami(place(store))
+    assert capsys.readouterr().out == registered.replace("registered as", "name      ")
+    assert f"server     {shared_server.url}\nstore      {store}\n" in registered
+    await commands.register(place(store), "at-home")
+    with pytest.raises(errors.WrongServer, match=f"{shared_server.url}, not to http://127.0.0.1:1$"):
+        await commands.whoami(place(store, "http://127.0.0.1:1"))
+
+
+async def test_a_new_account_is_made_at_the_server_of_this_machine_if_none_is_named(
+    shared_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "DEFAULT_SERVER", shared_server.url)
+    await commands.register(place(tmp_path / "a.db"), "by-default")
+    await commands.whoami(place(tmp_path / "a.db", shared_server.url))
+
+
+async def test_who_is_accepted_by_name_before_anything_was_fetched_is_heard(
+    shared_server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = place(tmp_path / "a.db"), place(tmp_path / "b.db")
+    for at, name in ((first, "early-anna"), (second, "early-ben")):
+        await commands.register(replace(at, server=shared_server.url), name)
+    with pytest.raises(errors.UnknownRecipient, match="early-ben has written nothing"):
+        await people.answer(first, "early-ben", "accept")
+    await commands.send(second, "early-anna", "hello", PATIENCE)
+    capsys.readouterr()
+    await people.answer(first, "early-ben", "accept")
+    assert capsys.readouterr().out == "accepted; to read what they write: sottovoce --store a.db listen\n"
+    await commands.listen(first, json=False, count=1, accept_everyone=False)
+    assert capsys.readouterr().out == "early-ben: hello\n"
+
+
+async def test_requests_that_could_not_be_fetched_are_not_called_none(
+    shared_server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await commands.register(place(tmp_path / "a.db", shared_server.url), "cut-off")
+    monkeypatch.setattr(people, "PATIENCE", 0.0)
+    capsys.readouterr()
+    with pytest.raises(errors.ServerUnreachable, match="what waits at the server is not fetched"):
+        await people.requests(place(tmp_path / "a.db"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "options", "typed"),
+    [("a.db", [], "sottovoce"), ("other.db", ["--store", "my own.db"], "sottovoce --store 'my own.db'")],
+)
+def test_what_to_type_next_names_the_store_that_was_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    options: list[str],
+    typed: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOTTOVOCE_STORE", variable)
+    nobody = Command("http://127.0.0.1:1", tmp_path / variable, capsys)
+    nobody.options = options
+    assert nobody.error(1, "whoami").endswith(f": {typed} register NAME\n")
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+async def test_an_empty_message_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="the message is empty"):
+        await commands.send(place(tmp_path / "a.db"), "ben", text, PATIENCE)
+
+
+async def test_where_there_is_no_store_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+    missing = place(tmp_path / "folder" / "a.db")
+    for command in (commands.whoami, people.requests, people.contacts, people.link):
+        with pytest.raises(errors.NotRegistered) as refused:
+            await command(missing)
+        assert refused.value.diagnostics().endswith("register a name first: sottovoce --store a.db register NAME")
+    assert list(tmp_path.iterdir()) == []

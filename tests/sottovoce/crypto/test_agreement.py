@@ -10,7 +10,7 @@ from sottovoce.crypto.agreement import Handshake, SessionKeys, initiate, respond
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import DeviceKeys, RootKey
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys, PeerPrekeys, open_prekeys
-from sottovoce.crypto.primitives import PeerExchangeKey
+from sottovoce.crypto.primitives import OwnExchangeKey, PeerExchangeKey
 from sottovoce_wire import labels
 from sottovoce_wire.ids import AccountId, DeviceId
 
@@ -172,6 +172,25 @@ def test_only_the_owner_of_the_identity_key_can_have_started_the_session(meeting
     forged, keys = initiate(thief, meeting.alice_root.account_id, meeting.peer, meeting.bob.identity_public, None, 1)
     claimed = dataclasses.replace(forged, device_id=meeting.alice.device_id, identity_key=meeting.alice.identity_public)
     assert meeting.answer(claimed).root_key != keys.root_key
+
+
+def posing_as(victim: DeviceKeys) -> DeviceKeys:
+    """A device that says what the victim's says, with a secret of its own behind it."""
+    thief = DeviceKeys.generate()
+    claimed = OwnExchangeKey.restore(thief.identity.secret, victim.identity_public)
+    for name, value in (("identity", claimed), ("device_id", victim.device_id)):
+        object.__setattr__(thief, name, value)
+    return thief
+
+
+def test_a_handshake_in_a_known_name_gives_keys_that_its_maker_does_not_have(meeting: Meeting) -> None:
+    thief, account = posing_as(meeting.alice), meeting.alice_root.account_id
+    handshake, keys = initiate(thief, account, meeting.peer, meeting.bob.identity_public, None, 1)
+    assert (handshake.device_id, handshake.identity_key) == (meeting.alice.device_id, meeting.alice.identity_public)
+    answered = meeting.answer(handshake)
+    assert answered.session_id == keys.session_id  # it hangs on nothing secret
+    for name in ("root_key", "header_key_a", "tag_key_a", "header_key_b", "tag_key_b"):
+        assert getattr(answered, name) != getattr(keys, name)
 
 
 def test_a_device_starts_no_session_with_itself(meeting: Meeting, now: int) -> None:

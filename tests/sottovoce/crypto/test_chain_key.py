@@ -2,7 +2,7 @@
 
 import hmac
 
-from sottovoce.crypto.chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
+from sottovoce.crypto.chain_key import MAX_SKIPPED, ReceivingChain, SendingChain, skipped_message_key
 
 
 def test_both_kinds_of_chain_take_the_step_in_the_spec() -> None:
@@ -10,6 +10,8 @@ def test_both_kinds_of_chain_take_the_step_in_the_spec() -> None:
         assert chain.message_key().key == hmac.digest(b"k" * 32, b"\x01", "sha256")
         assert chain.after().key == hmac.digest(b"k" * 32, b"\x02", "sha256")
         assert chain.after().number == 5
+        key, after = chain.step()
+        assert (key.key, after.key, after.number) == (chain.message_key().key, chain.after().key, 5)
         assert (chain.key, chain.number) == (b"k" * 32, 4)
 
 
@@ -25,8 +27,11 @@ def test_a_walk_ends_at_the_number_and_keeps_what_it_passed_in_order() -> None:
     chain = ReceivingChain(b"k" * 32, 3)
     end, passed = chain.walk(6)
     assert (end.number, end.key) == (6, chain.after().after().after().key)
-    two = chain.after().after()
-    assert [(each.number, each.key) for each in passed] == [(3, chain.key), (4, chain.after().key), (5, two.key)]
+    assert list(passed) == [(3, chain.key), (4, chain.after().key), (5, chain.after().after().key)]
+
+
+def test_the_message_key_of_a_place_that_was_passed_is_that_of_the_chain() -> None:
+    assert skipped_message_key(b"k" * 32) == ReceivingChain(b"k" * 32, 4).message_key().key
 
 
 def test_a_walk_to_where_one_stands_passes_nothing() -> None:
@@ -38,7 +43,7 @@ def test_a_walk_to_where_one_stands_passes_nothing() -> None:
 
 def test_a_long_walk_keeps_the_newest_positions_only() -> None:
     _, passed = ReceivingChain(b"k" * 32, 0).walk(MAX_SKIPPED + 100)
-    assert [each.number for each in passed] == list(range(100, MAX_SKIPPED + 100))
+    assert [number for number, _ in passed] == list(range(100, MAX_SKIPPED + 100))
 
 
 def test_a_walk_keeps_two_thousand() -> None:

@@ -27,9 +27,21 @@ def test_the_tag_is_the_formula_with_a_domain_for_each_kind_of_chain() -> None:
             assert ROUTE.tag(number, is_ephemeral=is_ephemeral) == expected
 
 
+STRETCHES = (
+    (0, 8),
+    (5, 5),
+    (9, 5),
+    (11, 12),
+    (11, 20),
+    (30, 5),
+    (MAX_CHAIN - 1, MAX_CHAIN + 8),
+    (MAX_CHAIN, MAX_CHAIN + 8),
+)
+
+
 @pytest.mark.parametrize("is_ephemeral", [False, True])
 def test_a_stretch_of_tags_ends_with_the_chain(is_ephemeral: bool) -> None:
-    for first, end in ((5, 9), (5, 5), (9, 5), (MAX_CHAIN - 1, MAX_CHAIN + 8), (MAX_CHAIN, MAX_CHAIN + 8)):
+    for first, end in STRETCHES:
         numbers = range(first, min(end, 2**20))
         tags = [tag_of_the_spec(b"t" * 32, number, is_ephemeral=is_ephemeral) for number in numbers]
         assert ROUTE.tags(first, end, is_ephemeral=is_ephemeral) == tags

@@ -55,7 +55,9 @@ LOW_ORDER_X25519 = [
 
 
 def test_hmac_is_hmac() -> None:
-    assert primitives.hmac_sha256(b"k" * 32, b"\x01") == hmac.digest(b"k" * 32, b"\x01", "sha256")
+    one, two = (hmac.digest(b"k" * 32, message, "sha256") for message in (b"\x01", b"\x02"))
+    assert primitives.hmac_sha256(b"k" * 32, b"\x01") == one
+    assert primitives.hmac_sha256_twice(b"k" * 32, b"\x01", b"\x02") == (one, two)
 
 
 def test_hkdf_gives_the_rfc_5869_output() -> None:

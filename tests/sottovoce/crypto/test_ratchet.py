@@ -228,6 +228,14 @@ def test_a_session_holds_a_bounded_number_of_tags(pair: Pair) -> None:
     assert len(bob.table) == 8 + 32 + 8  # the next chain, this one, its ephemeral messages
 
 
+def test_the_window_of_tags_ends_where_the_chain_does(pair: Pair) -> None:
+    alice, bob = on_a_chain(pair)
+    jump(alice, bob, MAX_CHAIN - 40)
+    for _ in range(40):
+        bob.read(alice.send(b""))
+        bob.check_table()
+
+
 # Ephemeral messages
 
 

@@ -1,11 +1,8 @@
-"""The spec pages of this room name only functions that exist, every refusal, the limits that the code has, and a test
-or a planted fault for each rule that has a mark."""
+"""The spec pages of this room name only functions that exist, every refusal, and the limits that the code has."""
 
 import ast
 import re
-import tomllib
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,12 +28,9 @@ CONSTRUCTIONS = [
     "padding",
 ]
 PAGES = ["README", *CONSTRUCTIONS, "limits", "threat-model"]
-#: The pages on which every rule has a mark, such as [R4].
-MARKED = ["message", "ratchet", "pq-ratchet", "sender-keys"]
 SOURCES = sorted(Path(errors.__file__).parent.glob("*.py"))
 MODULES = {path.stem for path in SOURCES}
 NAME = re.compile(r"`((?:sottovoce_wire\.)?[a-z_]+(?:\.[A-Za-z_]+)+)`")
-MARK = re.compile(r"\[([A-Z]\d+)\](?!\()")
 UNITS = {"KiB": limits.KIB, "days": limits.DAY, "day": limits.DAY, "": 1}
 
 
@@ -57,22 +51,6 @@ def resolve(name: str) -> object:
     for part in path:
         target = getattr(target, part)
     return target
-
-
-def planted_faults() -> set[str]:
-    return {
-        fault["name"]
-        for file in (ROOT / "tests" / "sabotage").glob("*.toml")
-        for fault in tomllib.loads(file.read_text("utf-8"))["fault"]
-    }
-
-
-def defined_tests() -> set[str]:
-    return {
-        name
-        for file in (ROOT / "tests" / "sottovoce").rglob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)
-    }
 
 
 def constants(source: Path) -> list[str]:
@@ -120,18 +98,3 @@ def test_the_limits_of_this_room_are_exactly_those_in_the_spec() -> None:
         for source in SOURCES
         for constant in constants(source)
     }
-
-
-@pytest.mark.parametrize("page", MARKED)
-def test_every_must_of_a_marked_page_has_a_mark(page: str) -> None:
-    """In its own paragraph, or in the table that follows."""
-    paragraphs = [*text(page).split("\n\n"), ""]
-    unmarked = [each for each, after in pairwise(paragraphs) if "MUST" in each and not MARK.search(each + after)]
-    assert unmarked == []
-
-
-def test_every_rule_with_a_mark_has_a_test_or_a_planted_fault() -> None:
-    rules: dict[str, list[str]] = tomllib.loads(Path(__file__).with_name("musts.toml").read_text("utf-8"))
-    assert set(rules) == {mark for page in PAGES for mark in MARK.findall(text(page))}
-    known = planted_faults() | defined_tests()
-    assert {mark: missing for mark, named in rules.items() if (missing := set(named) - known) or not named} == {}

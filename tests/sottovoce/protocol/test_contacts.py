@@ -168,13 +168,13 @@ def list_after(
 ) -> Peer:
     """The person's account with another list, by default of the same device, that claims to follow the present one."""
     with person.store.transaction() as tables:
-        account = tables.account.get()
-    assert account is not None
+        root = tables.account.root()
+    assert root is not None
     payload, _ = records.split_signed(person.own.device_list)
     named = [person.own.device] if devices is None else devices
     entries = [device.consent(person.own.account_id) for device in named]
     device_list = identity.make_device_list(
-        account.root, entries, version=version, previous=records.device_list_hash(payload), time=NOW, flag=flag
+        root, entries, version=version, previous=records.device_list_hash(payload), time=NOW, flag=flag
     )
     return Peer(person.own.account_id, person.own.root_public, device_list)
 

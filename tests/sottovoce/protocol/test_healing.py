@@ -2,13 +2,16 @@
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from sottovoce.events import SessionReplaced
 from sottovoce.protocol import healing, opening, sessions
 from sottovoce.protocol.reading import Outcome
 from sottovoce.protocol.sessions import REPLACED_LIFETIME
 from sottovoce.protocol.state import Outgoing, Want
+from sottovoce_wire.ids import account_id_text
 from tests.sottovoce.people import Person
 
 NOW = int(time.time())
@@ -41,6 +44,59 @@ def wanted(one: Person, other: Person) -> set[Want]:
 def is_to_be_made(one: Person, other: Person) -> bool:
     with one.store.transaction() as tables:
         return (other.own.account_id, other.own.device.device_id) in tables.wants.of_contacts()
+
+
+def told(person: Person) -> list[SessionReplaced]:
+    """What the person's application is told of sessions, which it has then seen."""
+    found = []
+    with person.store.transaction() as tables:
+        while (first := tables.events.first()) is not None:
+            tables.events.remove(first[0])
+            if isinstance(first[1], SessionReplaced):
+                found.append(first[1])
+    return found
+
+
+# --- What is told of it ---
+
+
+def test_who_makes_a_new_session_and_who_gets_it_are_told_of_it_once(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    for number in range(3):
+        bob.read(damage(alice.write(bob, str(number), NOW)), NOW)
+    assert told(alice) + told(bob) == []
+    (envelope,) = bob.mend(alice, NOW + HOUR)
+    assert alice.read(envelope, NOW + 2 * HOUR) is Outcome.CONTROL
+    heard, at, later = (datetime.fromtimestamp(NOW + hours * HOUR, UTC) for hours in range(3))
+    assert told(bob) == [SessionReplaced(at, account_id_text(alice.own.account_id), "failures", heard, 1)]
+    assert told(alice) == [SessionReplaced(later, account_id_text(bob.own.account_id), "peer", heard, 1)]
+
+
+def test_two_who_begin_at_once_are_told_nothing(alice: Person, bob: Person) -> None:
+    """One of two sessions gives way, and nobody had anything to lose with it."""
+    alice.meet(bob, NOW)
+    bob.meet(alice, NOW)
+    one, other = alice.write(bob, "from here", NOW), bob.write(alice, "from there", NOW)
+    assert bob.read(one, NOW) is alice.read(other, NOW) is Outcome.NEW
+    assert alice.read(bob.write(alice, "on one of them", NOW), NOW) is Outcome.NEW
+    assert alice.sending(bob).session_id == bob.sending(alice).session_id
+    assert told(alice) + told(bob) == []
+
+
+def test_of_sessions_of_strangers_nothing_is_told(alice: Person, bob: Person) -> None:
+    for _ in range(3):
+        alice.meet(bob, NOW)
+        assert bob.read(alice.write(bob, "who am I?", NOW), NOW) is Outcome.NEW
+    assert len(bob.store._tables.sessions.of_account(alice.own.account_id)) == 3
+    assert told(bob) == []
+
+
+def test_sessions_that_were_not_told_of_yet_add_up(talking: tuple[Person, Person]) -> None:
+    alice, bob = talking
+    for days in (1, 2, 3):
+        alice.meet(bob, NOW + days * DAY)
+        assert bob.read(alice.write(bob, f"day {days}", NOW + days * DAY), NOW + days * DAY) is Outcome.NEW
+    assert [(event.count, event.last_heard.timestamp()) for event in told(bob)] == [(3, NOW)]
 
 
 # --- Failures ---

@@ -422,11 +422,11 @@ def without_device(person: Person, flag: ListFlag) -> Peer:
     """The person's account after this device was taken off its list."""
     payload, _ = records.split_signed(person.own.device_list)
     with person.store.transaction() as tables:
-        account = tables.account.get()
-    assert account is not None
-    others = [] if flag is ListFlag.FINAL else [DeviceKeys.generate().consent(account.root.account_id)]
+        root = tables.account.root()
+    assert root is not None
+    others = [] if flag is ListFlag.FINAL else [DeviceKeys.generate().consent(root.account_id)]
     previous = records.device_list_hash(payload)
-    newer = identity.make_device_list(account.root, others, version=2, previous=previous, time=NOW, flag=flag)
+    newer = identity.make_device_list(root, others, version=2, previous=previous, time=NOW, flag=flag)
     return replace(person.peer(), device_list=newer)
 
 

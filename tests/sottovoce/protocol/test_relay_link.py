@@ -9,6 +9,7 @@ from sottovoce.protocol.relay_link import (
     Arrived,
     CaughtUp,
     Gap,
+    Overtaken,
     OwnerLink,
     OwnQueue,
     Ready,
@@ -26,7 +27,7 @@ from sottovoce_wire.ids import EnvelopeId, QueueId, SendKey, SendKeyHash
 ORIGIN = "https://relay.example"
 NONCE = bytes(range(32))
 WELCOME = frames.Welcome(1, NONCE, limits.MAX_ENVELOPE, limits.MAX_MESSAGE, limits.MAX_SEND_ITEMS)
-DONE = [frames.Done(request) for request in range(4)]
+DONE = [frames.Done(request) for request in range(3)]
 ITEM = SendItem(QueueId(bytes(16)), SendKey(bytes(32)), EnvelopeId(bytes(16)), Ttl.DAY, b"body")
 NOBODYS = QueueId(bytes(16))
 
@@ -41,10 +42,19 @@ def owner_link(invite_code: str = "") -> tuple[OwnerLink, list[OwnQueue]]:
 
 
 def ready_owner() -> tuple[OwnerLink, QueueId]:
+    link, first, _ = receiving_owner()
+    return link, first
+
+
+def receiving_owner() -> tuple[OwnerLink, QueueId, QueueId]:
+    """A link that receives both of its queues."""
     link, queues = owner_link()
+    first, second = (owned.owner.queue_id for owned in queues)
     link.receive(said(WELCOME))
     link.receive(said(*DONE))
-    return link, queues[0].owner.queue_id
+    assert link.receive(said(frames.CaughtUp(first)))[0] == [CaughtUp(first)]
+    assert link.receive(said(frames.Done(3))) == ([], [])
+    return link, first, second
 
 
 def ready_sender() -> SenderLink:
@@ -72,17 +82,16 @@ def test_the_first_message_offers_the_version_and_nothing_else() -> None:
     assert only(ping()) == frames.Ping(0)
 
 
-def test_an_owner_proves_every_queue_over_origin_and_nonce_then_receives_all_in_one_message() -> None:
+def test_an_owner_proves_every_queue_over_origin_and_nonce_and_receives_the_first_in_one_message() -> None:
     link, queues = owner_link()
     happened, (proof,) = link.receive(said(WELCOME))
-    frames_said = frames.decode_client_message(proof)
+    *created, receive = frames.decode_client_message(proof)
     assert happened == []
-    for owned, create, receive in zip(queues, frames_said[::2], frames_said[1::2], strict=True):
+    for owned, create in zip(queues, created, strict=True):
         assert isinstance(create, frames.CreateQueue)
         challenge = records.owner_challenge(ORIGIN, NONCE, owned.owner.queue_id)
         primitives.verify(owned.owner.public, challenge, create.signature)
-        assert isinstance(receive, frames.Receive)
-        assert receive.queue == owned.owner.queue_id
+    assert receive == frames.Receive(2, queues[0].owner.queue_id, 256, 4 * limits.MIB)
 
 
 @pytest.mark.parametrize("invite_code", ["", "let me in"])
@@ -97,7 +106,82 @@ def test_an_owner_is_ready_when_every_request_is_done() -> None:
     link, _ = owner_link()
     link.receive(said(WELCOME))
     happened = [link.receive(said(done))[0] for done in DONE]
-    assert happened == [[], [], [], [Ready()]]
+    assert happened == [[], [], [Ready()]]
+
+
+def test_the_second_queue_is_received_once_the_first_is_caught_up() -> None:
+    link, queues = owner_link()
+    first, second = (owned.owner.queue_id for owned in queues)
+    link.receive(said(WELCOME, *DONE, deliver(first, 1)))
+    for early in (deliver(second, 1), frames.CaughtUp(second), frames.Done(3)):
+        with pytest.raises(RelayFault):
+            link.receive(said(early))
+    _, (sent,) = link.receive(said(frames.Acked(first, 1, []), frames.CaughtUp(first)))
+    assert only(sent) == frames.Receive(3, second, 256, 4 * limits.MIB)
+    assert link.receive(said(frames.CaughtUp(first))) == ([CaughtUp(first)], []), "it is received once"
+    assert link.receive(said(frames.Done(3), deliver(second, 1), frames.CaughtUp(second))) == (
+        [Arrived(second, 1, False, (b"body",)), CaughtUp(second)],
+        [],
+    )
+
+
+def test_a_relay_may_say_that_a_queue_is_caught_up_before_it_has_answered_for_another() -> None:
+    link, queues = owner_link()
+    first = queues[0].owner.queue_id
+    happened, sent = link.receive(said(WELCOME, *DONE[1:], frames.CaughtUp(first)))
+    assert (happened, len(sent)) == ([CaughtUp(first)], 2)
+    assert link.receive(said(DONE[0])) == ([], [])
+    assert link.receive(said(frames.Done(3))) == ([Ready()], [])
+
+
+def test_behind_256_that_are_not_acknowledged_more_may_wait_and_nothing_newer_is_taken() -> None:
+    link, first, second = receiving_owner()
+    link.receive(said(deliver(first, *range(1, 256))))
+    assert link.receive(said(deliver(second, 1)))[0] != []
+    link.receive(said(deliver(first, 256)))
+    assert link.receive(said(frames.Acked(first, 256, []))) == ([], [])
+    with pytest.raises(Overtaken):
+        link.receive(said(deliver(second, 2)))
+
+
+def test_what_is_acknowledged_in_time_holds_nothing_up() -> None:
+    link, first, second = receiving_owner()
+    for number in range(1, 1_000):
+        link.receive(said(deliver(first, number), frames.Acked(first, number, [])))
+    assert link.receive(said(deliver(second, 1)))[0] == [Arrived(second, 1, False, (b"body",))]
+
+
+def test_behind_bodies_that_fill_the_window_more_may_wait_as_well() -> None:
+    link, first, second = receiving_owner()
+    large = bytes(limits.MAX_ENVELOPE)
+    for number in range(1, 64):
+        link.receive(said(frames.Deliver(first, [Delivery(number, KeyClass.STRANGER, large)])))
+    assert link.receive(said(deliver(second, 1)))[0] != []
+    link.receive(said(deliver(first, 64)))
+    with pytest.raises(Overtaken):
+        link.receive(said(deliver(second, 2)))
+
+
+def test_a_window_that_was_full_before_the_queue_was_caught_up_is_forgotten() -> None:
+    link, queues = owner_link()
+    first, second = (owned.owner.queue_id for owned in queues)
+    link.receive(said(WELCOME, *DONE, deliver(first, *range(1, 257)), frames.Acked(first, 256, [])))
+    link.receive(said(frames.CaughtUp(first), frames.Done(3)))
+    assert link.receive(said(deliver(second, 1)))[0] == [Arrived(second, 1, False, (b"body",))]
+
+
+def test_a_full_window_of_the_last_queue_holds_nothing_up() -> None:
+    link, first, second = receiving_owner()
+    link.receive(said(deliver(second, *range(1, 257))))
+    assert link.receive(said(deliver(first, 1)))[0] == [Arrived(first, 1, True, (b"body",))]
+    assert link.receive(said(deliver(second, 257)))[0] == [Arrived(second, 257, False, (b"body",))]
+
+
+def test_an_acknowledgement_of_what_was_never_delivered_makes_no_room() -> None:
+    link, first, second = receiving_owner()
+    link.receive(said(frames.Acked(first, 2**53 - 1, []), deliver(first, *range(1, 257))))
+    with pytest.raises(Overtaken):
+        link.receive(said(deliver(second, 1)))
 
 
 def test_keys_are_demoted_after_the_queue_has_all_of_its_own_and_before_anything_is_received() -> None:
@@ -106,13 +190,13 @@ def test_keys_are_demoted_after_the_queue_has_all_of_its_own_and_before_anything
     contact = OwnQueue(OwnerKey.generate(), keys, demoted=(old,))
     link = OwnerLink(ORIGIN, [queue(KeyClass.STRANGER), contact])
     _, (proof,) = link.receive(said(WELCOME))
-    _, _, create, demote, receive = frames.decode_client_message(proof)
+    _, create, demote, receive = frames.decode_client_message(proof)
     assert isinstance(create, frames.CreateQueue)
     assert [(key.key_hash, key.key_class) for key in create.send_keys] == list(keys)
-    assert demote == frames.DemoteSendKey(3, contact.owner.queue_id, old)
+    assert demote == frames.DemoteSendKey(2, contact.owner.queue_id, old)
     assert isinstance(receive, frames.Receive)
     assert link.receive(said(*DONE)) == ([], [])
-    assert link.receive(said(frames.Done(4))) == ([Ready()], [])
+    assert link.receive(said(frames.Done(3))) == ([Ready()], [])
 
 
 def test_envelopes_markers_and_gaps_become_events() -> None:
@@ -136,18 +220,19 @@ def test_the_frames_of_one_message_are_heard_one_after_another() -> None:
             *DONE[2:],
             frames.Pong(0),
             deliver(first, 2, 3),
-            deliver(second, 1),
             frames.Acked(first, 1, []),
             frames.CaughtUp(first),
+            frames.Done(3),
+            deliver(second, 1),
         )
     )
-    assert len(sent) == 1
+    assert len(sent) == 2
     assert happened == [
         Arrived(first, 1, True, (b"body",)),
         Ready(),
         Arrived(first, 3, True, (b"body", b"body")),
-        Arrived(second, 1, False, (b"body",)),
         CaughtUp(first),
+        Arrived(second, 1, False, (b"body",)),
     ]
 
 
@@ -326,10 +411,9 @@ def test_a_sender_is_delivered_nothing(frame: RelayFrame) -> None:
 
 
 def test_what_a_queue_is_for_decides_not_the_class_that_the_relay_names() -> None:
-    link, queues = owner_link()
-    link.receive(said(WELCOME, *DONE))
-    for owned, sealed_only in zip(queues, (True, False), strict=True):
+    link, *queues = receiving_owner()
+    for queue_id, sealed_only in zip(queues, (True, False), strict=True):
         for number, claimed in enumerate((KeyClass.CONTACT, KeyClass.STRANGER), 1):
             items = [Delivery(number, claimed, b"body")]
-            happened, _ = link.receive(said(frames.Deliver(owned.owner.queue_id, items)))
-            assert happened == [Arrived(owned.owner.queue_id, number, sealed_only, (b"body",))]
+            happened, _ = link.receive(said(frames.Deliver(queue_id, items)))
+            assert happened == [Arrived(queue_id, number, sealed_only, (b"body",))]

@@ -99,6 +99,14 @@ class Disk(apsw.VFS):
                 left[Path(path).name] = bytes(content)
         return left
 
+    def power_back(self, left: dict[str, bytes]) -> None:
+        """The files are what a cut has left, all of it durable. None of them is open."""
+        for path in self.files:
+            Path(path).unlink(missing_ok=True)
+        self.files = {str(self.folder / name): File(content, is_named=True) for name, content in left.items()}
+        for path, file in self.files.items():
+            Path(path).write_bytes(file.durable)
+
 
 class OpenFile(apsw.VFSFile):
     """A file of the disk, opened by SQLite."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sottovoce.store.account import RootLock
 from sottovoce.store.contract import StoreContract
 from sottovoce.store.database import Store, Tables, open_memory_store, open_store
 from sottovoce.store.unlock import Passphrase
@@ -67,7 +68,7 @@ def test_the_suite_notices_a_store_that_does_not_keep_it(kind: type[Store], caug
 
     class Suite(StoreConformance):
         def open(self) -> StoreContract:
-            opened.append(kind(open_memory_store()._connection))
+            opened.append(kind(open_memory_store()._connection, RootLock(bytes(32))))
             return opened[-1]
 
     failed = set()

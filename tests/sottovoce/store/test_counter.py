@@ -303,9 +303,18 @@ def test_what_a_restored_store_publishes_has_numbers_that_the_keyserver_has_neve
         assert current.record_id == NOW
         assert not tables.prekeys.is_newest_published()
         assert tables.account.next_contact_sequence() == NOW + 1
-        tables.prekeys.make_one_time(1)
-        assert max(prekey.id for prekey in tables.prekeys.unpublished(1_000)) == NOW + 1
-        assert len(tables.prekeys.unpublished(1_000)) == ONE_TIME_PREKEYS + 1, "those that are handed out stay"
+        assert [prekey.id - NOW for prekey in tables.prekeys.unpublished(1_000)] == [*range(1, ONE_TIME_PREKEYS + 1)]
+
+
+def test_a_restored_store_has_all_its_one_time_prekeys_replaced_and_keeps_those_that_it_has(alice: Person) -> None:
+    """Of those at the keyserver it may lack some, and whoever got one would write what nobody can read. Of its own some
+    may have been handed out, and the message be on its way."""
+    restore(alice)
+    with alice.store.transaction() as tables:
+        account = tables.account.get()
+        assert account is not None
+        assert account.one_time_from == NOW + 1
+        assert all(tables.prekeys.one_time(number) is not None for number in range(1, ONE_TIME_PREKEYS + 1))
 
 
 def test_a_clock_that_is_a_century_ahead_uses_up_no_numbers(alice: Person) -> None:

@@ -2,6 +2,7 @@
 next goes on.
 """
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from sottovoce import errors
 from sottovoce.store import database
+from sottovoce.store.database import Store, open_store
+from sottovoce_wire.ids import AccountId
 from tests.sottovoce.people import make_person
-from tests.sottovoce.store.power import Disk, disk_at
+from tests.sottovoce.store.power import Disk, OpenFile, disk_at
 from tests.sottovoce.store.talk import Conversation, keys_used, outbox, reopen, texts
 
 
@@ -44,6 +47,41 @@ def until_done(work: Callable[[], None], refusing: Refusing) -> int:
         work()
         return 1
     return 0
+
+
+def test_what_failed_at_the_last_may_be_found_after_a_kill_and_not_after_another_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one exception from "did not happen", as the documentation of StoreFailed has it."""
+
+    def fail(*_: object) -> None:
+        raise apsw.IOError
+
+    def pinned(path: Path) -> list[str]:
+        store = open_store(path, state=path.parent / "state")
+        with store.transaction() as tables:
+            found = [name for name in ("before", "failed", "after") if tables.peers.named(name) is not None]
+        store.close()
+        return found
+
+    with disk_at(tmp_path / "disk") as disk:
+        store = open_store(disk.folder / "store.db", state=tmp_path / "state")
+        pin(store, "before")
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenFile, "xSync", fail)
+            with pytest.raises(errors.StoreFailed):
+                pin(store, "failed")
+        at_once = shutil.copytree(disk.folder, tmp_path / "killed at once")
+        pin(store, "after")
+        later = shutil.copytree(disk.folder, tmp_path / "killed later")
+        store.close()
+    assert pinned(at_once / "store.db") == ["before", "failed"]
+    assert pinned(later / "store.db") == ["before", "after"]
+
+
+def pin(store: Store, name: str) -> None:
+    with store.transaction() as tables:
+        tables.peers.pin_name(name, AccountId(bytes(32)))
 
 
 @pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError])

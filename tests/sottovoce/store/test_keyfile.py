@@ -31,91 +31,103 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("unlock", [*WAYS, Passphrase("пароль 🔑")], ids=repr)
-def test_the_key_that_was_made_is_read_again(path: Path, unlock: Unlock) -> None:
-    key = keyfile.create_key(path, unlock)
-    assert len(key) == keyfile.KEY_LENGTH
-    assert keyfile.read_key(path, unlock) == key
+def test_the_keys_that_were_made_are_read_again(path: Path, unlock: Unlock) -> None:
+    keys = keyfile.create_keys(path, unlock)
+    assert len(keys.database) == len(keys.root) == keyfile.KEY_LENGTH
+    assert keys.database != keys.root
+    assert keyfile.read_keys(path, unlock) == keys
 
 
 def test_with_a_passphrase_the_key_is_not_in_the_file(path: Path) -> None:
-    key = keyfile.create_key(path, HORSE)
-    assert key not in path.read_bytes()
+    keys = keyfile.create_keys(path, HORSE)
+    assert keys.database not in path.read_bytes()
+    assert keys.root not in path.read_bytes()
     bare = path.with_name("bare")
-    assert keyfile.create_key(bare, KEY_FILE) in bare.read_bytes()
+    keys = keyfile.create_keys(bare, KEY_FILE)
+    assert keys.database + keys.root in bare.read_bytes()
+
+
+def test_neither_key_can_be_put_in_the_place_of_the_other(path: Path) -> None:
+    keyfile.create_keys(path, Keyring())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-120] + whole[-60:] + whole[-120:-60])
+    with pytest.raises(errors.StoreUnreadable):
+        keyfile.read_keys(path, Keyring())
 
 
 @pytest.mark.parametrize("unlock", WAYS, ids=repr)
 def test_a_file_cut_at_any_length_or_with_a_tail_is_refused(path: Path, unlock: Unlock) -> None:
-    keyfile.create_key(path, unlock)
+    keyfile.create_keys(path, unlock)
     whole = path.read_bytes()
     for content in [whole[:length] for length in range(len(whole))] + [whole + b"\x00"]:
         path.write_bytes(content)
         with pytest.raises(errors.StoreUnreadable):
-            keyfile.read_key(path, unlock)
+            keyfile.read_keys(path, unlock)
 
 
 def test_an_altered_wrapped_key_is_refused(path: Path) -> None:
-    keyfile.create_key(path, HORSE)
+    keyfile.create_keys(path, HORSE)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(errors.WrongPassphrase):
-        keyfile.read_key(path, HORSE)
+        keyfile.read_keys(path, HORSE)
 
 
 def test_a_file_that_asks_for_all_the_memory_there_is_is_refused(path: Path) -> None:
-    keyfile.create_key(path, HORSE)
+    keyfile.create_keys(path, HORSE)
     whole = path.read_bytes()
     at = len(keyfile.MAGIC) + 1 + 16 + 4
     path.write_bytes(whole[:at] + (2**40).to_bytes(8, "big") + whole[at + 8 :])
     with pytest.raises(errors.StoreUnreadable, match="damaged"):
-        keyfile.read_key(path, HORSE)
+        keyfile.read_keys(path, HORSE)
 
 
 def test_a_passphrase_for_a_store_without_one_is_refused(path: Path) -> None:
-    keyfile.create_key(path, KEY_FILE)
+    keyfile.create_keys(path, KEY_FILE)
     with pytest.raises(errors.WrongPassphrase, match="no passphrase"):
-        keyfile.read_key(path, HORSE)
+        keyfile.read_keys(path, HORSE)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
 def test_a_bare_key_that_others_may_read_is_refused(path: Path) -> None:
-    keyfile.create_key(path, KEY_FILE)
+    keyfile.create_keys(path, KEY_FILE)
     path.chmod(0o644)
     with pytest.raises(errors.StoreUnreadable, match="others may read") as refused:
-        keyfile.read_key(path, KEY_FILE)
+        keyfile.read_keys(path, KEY_FILE)
     assert "chmod 600" in refused.value.diagnostics()
 
 
 def test_what_a_kill_left_half_written_is_replaced(path: Path) -> None:
     path.with_name("store.db.key.new").write_bytes(b"half")
-    key = keyfile.create_key(path, KEY_FILE)
-    assert keyfile.read_key(path, KEY_FILE) == key
+    keys = keyfile.create_keys(path, KEY_FILE)
+    assert keyfile.read_keys(path, KEY_FILE) == keys
     assert not path.with_name("store.db.key.new").exists()
 
 
-def test_the_passphrase_is_not_in_what_is_printed_of_it() -> None:
+def test_the_passphrase_and_the_keys_are_not_in_what_is_printed_of_them(path: Path) -> None:
     assert "correct" not in repr(HORSE)
+    assert repr(keyfile.create_keys(path, KEY_FILE)) == "Keys()"
 
 
 @pytest.mark.parametrize("old", WAYS, ids=repr)
 @pytest.mark.parametrize("new", [*WAYS, Passphrase("battery staple")], ids=repr)
 def test_every_way_of_keeping_the_key_changes_into_every_other(path: Path, old: Unlock, new: Unlock) -> None:
-    key = keyfile.create_key(path, old)
+    keys = keyfile.create_keys(path, old)
     keyfile.change_key_file(path, old, new)
-    assert keyfile.read_key(path, new) == key
+    assert keyfile.read_keys(path, new) == keys
     if old != new:
         with pytest.raises((errors.WrongPassphrase, errors.PassphraseNeeded, errors.KeyringNeeded)):
-            keyfile.read_key(path, old)
+            keyfile.read_keys(path, old)
 
 
 @pytest.mark.parametrize("kept", WAYS, ids=repr)
 @pytest.mark.parametrize("tried", WAYS, ids=repr)
 def test_a_key_kept_in_another_way_is_refused_with_what_is_needed(path: Path, kept: Unlock, tried: Unlock) -> None:
-    keyfile.create_key(path, kept)
+    keyfile.create_keys(path, kept)
     needed = {KEY_FILE: errors.WrongPassphrase, HORSE: errors.PassphraseNeeded, Keyring(): errors.KeyringNeeded}
     if kept != tried:
         with pytest.raises(needed[kept]):
-            keyfile.read_key(path, tried)
+            keyfile.read_keys(path, tried)
 
 
 @pytest.mark.parametrize("old", WAYS, ids=repr)
@@ -126,12 +138,12 @@ def test_a_change_that_ends_at_any_write_leaves_the_old_way_or_the_new_one(
     """Each write to the file system or the keyring fails in turn, and everything after it."""
     for written in range(12):
         path.unlink(missing_ok=True)
-        key = keyfile.create_key(path, old)
+        keys = keyfile.create_keys(path, old)
         with monkeypatch.context() as patched:
             ends = _end_after(written, patched, ring)
             with suppress(OSError, errors.KeyringUnavailable):
                 keyfile.change_key_file(path, old, new)
-        assert key in _opened(path, old, new)
+        assert keys in _opened(path, old, new)
         if not ends():
             break
     else:
@@ -158,26 +170,26 @@ def _end_after(written: int, patched: pytest.MonkeyPatch, ring: InMemory) -> Cal
     return lambda: count[0] > written
 
 
-def _opened(path: Path, *ways: Unlock) -> list[bytes]:
+def _opened(path: Path, *ways: Unlock) -> list[keyfile.Keys]:
     found = []
     for unlock in ways:
         with suppress(errors.StoreError):
-            found.append(keyfile.read_key(path, unlock))
+            found.append(keyfile.read_keys(path, unlock))
     return found
 
 
 def test_a_keyring_keeps_one_entry_for_a_store_and_not_the_key(path: Path, ring: InMemory) -> None:
-    key = keyfile.create_key(path, Keyring())
+    keys = keyfile.create_keys(path, Keyring())
     keyfile.change_key_file(path, Keyring(), Keyring())
     assert len(ring.entries) == 1
-    assert key.hex() not in ring.entries.values()
-    assert key not in path.read_bytes()
+    assert keys.database.hex() not in ring.entries.values()
+    assert keys.database not in path.read_bytes()
     keyfile.change_key_file(path, Keyring(), KEY_FILE)
     assert ring.entries == {}
 
 
 def test_a_keyring_without_the_entry_or_with_another_is_one_clear_error(path: Path, ring: InMemory) -> None:
-    keyfile.create_key(path, Keyring())
+    keyfile.create_keys(path, Keyring())
     (name,) = ring.entries
     for entry, expected in (
         ("00" * 32, errors.StoreUnreadable),
@@ -186,28 +198,28 @@ def test_a_keyring_without_the_entry_or_with_another_is_one_clear_error(path: Pa
     ):
         ring.entries[name] = entry
         with pytest.raises(expected):
-            keyfile.read_key(path, Keyring())
+            keyfile.read_keys(path, Keyring())
     del ring.entries[name]
     with pytest.raises(errors.KeyringUnavailable, match="has no key"):
-        keyfile.read_key(path, Keyring())
+        keyfile.read_keys(path, Keyring())
 
 
 def test_a_machine_without_a_keyring_says_so_and_makes_no_store(path: Path) -> None:
     with using(NOWHERE), pytest.raises(errors.KeyringUnavailable, match="NoKeyringError"):
-        keyfile.create_key(path, Keyring())
+        keyfile.create_keys(path, Keyring())
     assert not path.exists()
 
 
 def test_a_keyring_that_keeps_nothing_is_found_out_before_the_key_depends_on_it(path: Path) -> None:
     with using(NOTHING), pytest.raises(errors.KeyringUnavailable):
-        keyfile.create_key(path, Keyring())
+        keyfile.create_keys(path, Keyring())
     assert not path.exists()
 
 
 def test_without_the_package_the_error_says_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(errors.KeyringUnavailable) as refused:
-        keyfile.create_key(path, Keyring())
+        keyfile.create_keys(path, Keyring())
     assert "pip install" in refused.value.diagnostics()
 
 

@@ -5,9 +5,10 @@ relay says at one time about different things. A conversation says; what is hear
 decides, and the real one is waited for until it has said as much.
 """
 
+import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -40,7 +41,7 @@ from sottovoce_wire.frames import (
 )
 from sottovoce_wire.ids import QueueId
 from sottovoce_wire.records import owner_challenge
-from tests.relay_clients import Client, Mailbox, open_socket
+from tests.relay_clients import PATIENCE, Client, Mailbox, open_socket
 
 Entry: TypeAlias = tuple[Any, ...]
 #: What each connection heard in one step.
@@ -77,6 +78,7 @@ class Place:
     clock: Clock
     dial: Callable[[], Awaitable[Talker]]
     before: list[Step] | None = None
+    folder: Path | None = None  # the real one's data
     talkers: dict[str, Talker] = field(default_factory=dict)
     nonces: dict[str, bytes] = field(default_factory=dict)
     delivered: dict[tuple[str, QueueId], int] = field(default_factory=dict)  # numbers heard on a connection
@@ -104,6 +106,14 @@ class Place:
         """The wall clock goes on, and what is due is done, as far as anybody hears of it."""
         self.clock.now += seconds
         await self._listen()
+
+    async def note_loss(self) -> None:
+        """Wait until it is written down that an owner was told of a loss, which is after all else that is heard."""
+        if self.folder is not None:
+            query = "SELECT count(*) FROM queues WHERE expired_told > 0"
+            with closing(sqlite3.connect(self.folder / "relay.db")) as database, trio.fail_after(PATIENCE):
+                while database.execute(query).fetchone() == (0,):  # noqa: ASYNC110 - it happens in a database
+                    await trio.sleep(0.001)
 
     async def end(self) -> None:
         """Whoever still talks is answered a ping, and hears nothing else."""
@@ -229,15 +239,17 @@ async def _hold_open(origin: str, *, task_status: trio.TaskStatus[SocketTalker])
     talker.gone.set()
 
 
-async def for_real(origin: str, clock: Clock, conversation: Conversation, before: list[Step]) -> list[Step]:
-    """What the real relay at `origin` says."""
+async def for_real(
+    origin: str, clock: Clock, conversation: Conversation, before: list[Step], folder: Path
+) -> list[Step]:
+    """What the real relay at `origin` says, whose data is in `folder`."""
     async with trio.open_nursery() as nursery:
 
         async def dial() -> SocketTalker:
             talker: SocketTalker = await nursery.start(_hold_open, origin)
             return talker
 
-        place = Place(origin, clock, dial, before)
+        place = Place(origin, clock, dial, before, folder)
         await conversation(place)
         await place.end()
         for who in list(place.talkers):

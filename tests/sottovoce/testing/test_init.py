@@ -16,14 +16,19 @@ assert not {"pytest_trio", "sottovoce_hosting", "sottovoce_relay", "sottovoce_ke
 def test_the_kit_offers_this_and_nothing_else() -> None:
     assert testing.__all__ == [
         "ORIGIN",
+        "AioWorld",
         "Asked",
         "Clock",
         "Delivered",
         "Faults",
+        "KeyserverFaults",
         "MemoryNetwork",
         "Passed",
+        "SyncWorld",
         "Wire",
         "World",
+        "aio_world",
+        "sync_world",
         "world",
     ]
 

@@ -109,6 +109,13 @@ def bundles_and_prekeys(talk: Conversation, alice: Person, bob: Person) -> None:
     talk.bundles(alice, [laptop.id])
     talk.publish(laptop, laptop.publish(range(20, 220)))
     talk.publish(laptop, laptop.publish(range(20, 218)))
+    talk.publish(laptop, laptop.publish(range(218, 240), one_time_prekeys_from=216))
+    talk.publish(laptop, laptop.publish(range(210, 216)))
+    for _ in range(4):
+        talk.bundles(alice)
+    talk.publish(laptop, laptop.publish(range(300, 310), one_time_prekeys_from=309))
+    for number in (2**32, -1):
+        talk.signed(laptop, wire.PATH_PUBLISH, laptop.publish(range(0), one_time_prekeys_from=number))
 
 
 def draining(talk: Conversation, alice: Person, bob: Person) -> None:

@@ -186,6 +186,7 @@ async def time_runs_out(place: Place) -> None:
     await place.connect("again")
     await place.receive("again", BOX)
     await place.ack("again", BOX, 1)
+    await place.note_loss()
     await place.hang_up("again")
     await place.connect("third")
     await place.receive("third", BOX)
@@ -346,4 +347,4 @@ async def test_the_relay_in_memory_says_what_the_real_one_says(
     monkeypatch.setattr(sweeper, "JUMP_SECONDS", float("inf"))
     async with real_relay(tmp_path) as (origin, clock):
         expected = await in_memory(origin, conversation)
-        assert await for_real(origin, clock, conversation, expected) == expected
+        assert await for_real(origin, clock, conversation, expected, tmp_path) == expected

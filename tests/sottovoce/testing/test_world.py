@@ -312,6 +312,35 @@ async def test_who_is_offline_sends_later_and_reads_later(
     assert await texts(alice, 1) == ["for later"]
 
 
+async def test_what_is_slow_comes_later_and_in_its_order(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    began = trio.current_time()
+    with world.faults.slow(20, "bob"):
+        for number in range(5):
+            sent = await alice.send("bob", f"{number}")
+            await sent.wait_sent()
+        assert trio.current_time() == began, "Alice has a good connection"
+    await alice.send("bob", "5")
+    assert await texts(bob, 6) == [f"{number}" for number in range(6)]
+    assert 5 < trio.current_time() - began < 40
+
+
+async def test_a_cut_takes_what_a_slow_network_has_under_way(
+    autojump_clock: MockClock, world: World, alice: Client, bob: Client
+) -> None:
+    await acquaint(alice, bob)
+    before = len(delivered_to(world, "bob"))
+    with world.faults.slow(50, "bob"):
+        await (await alice.send("bob", "once")).wait_sent()
+    world.faults.cut("bob")
+    assert await texts(bob, 1) == ["once"]
+    assert await nothing_more(bob)
+    first, second = delivered_to(world, "bob")[before : before + 2]
+    assert first.body == second.body
+
+
 async def test_nobody_reaches_a_server_while_everybody_is_offline(
     autojump_clock: MockClock, world: World, alice: Client
 ) -> None:

@@ -1,4 +1,4 @@
-"""Vectors of attachments.md: pointers, and containers that are read from the start."""
+"""Vectors of attachments.md: pointers, and containers that are read from the start or in a range."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,6 +18,20 @@ ATTACHMENT = Type(
     "attachment",
     {"container": HEX},
     {"pointer": HEX, "length": NUMBER, "flipped": OPTIONAL_NUMBER, "tail": HEX},
+    {"content": HEX},
+)
+#: The content from `start` to `end`; the server gives of the container only what is there.
+ATTACHMENT_RANGE = Type(
+    "attachmentRange",
+    {"container": HEX},
+    {
+        "pointer": HEX,
+        "start": NUMBER,
+        "end": NUMBER,
+        "length": NUMBER,
+        "flipped": OPTIONAL_NUMBER,
+        "tail": HEX,
+    },
     {"content": HEX},
 )
 _KEY, _DIGEST = stream("attachment key"), stream("digest")
@@ -129,8 +143,57 @@ def _others() -> list[Group]:
     return [Group(ATTACHMENT, [test], {"container": container}) for test, container in made]
 
 
+def _ranges() -> Group:
+    """Of a container of two chunks, 16,384 bytes and 4,096."""
+    pointer, container = _made(b"0123456789abcdef" * 1250)
+    second = 56 + _CHUNK + 16
+    whole: dict[str, Value] = {"pointer": pointer, "length": len(container), "flipped": None, "tail": b""}
+    good = {
+        "all of it": (0, 20_000),
+        "the first byte": (0, 1),
+        "the last byte": (19_999, 20_000),
+        "the last byte of a chunk": (_CHUNK - 1, _CHUNK),
+        "the first byte of the next": (_CHUNK, _CHUNK + 1),
+        "over the edge of two": (_CHUNK - 5, _CHUNK + 5),
+        "nothing": (0, 0),
+    }
+    outside = {
+        "one byte beyond the end": (0, 20_001),
+        "padding alone": (20_000, 20_001),
+        "the end before the start": (5, 4),
+    }
+    not_authentic, malformed = Reason.NOT_AUTHENTIC, Reason.MALFORMED
+
+    def at(start: int, end: int, **changes: Value) -> dict[str, Value]:
+        return {**whole, "start": start, "end": end, **changes}
+
+    return Group(
+        ATTACHMENT_RANGE,
+        [
+            *(valid(comment, **at(*span)) for comment, span in good.items()),
+            valid("though another chunk is changed", "ChangedBytes", **at(0, 5, flipped=second)),
+            valid("though the container goes on", "ChangedBytes", **at(0, 5, tail=b"more")),
+            valid("though the rest is not there", "ChangedBytes", **at(0, 5, length=second)),
+            *(invalid(malformed, comment, "Boundary", **at(*span)) for comment, span in outside.items()),
+            invalid(malformed, "a chunk without its last byte", "ChangedBytes", **at(0, 5, length=second - 1)),
+            invalid(malformed, "a chunk that is not there", "ChangedBytes", **at(_CHUNK, _CHUNK + 1, length=second)),
+            invalid(malformed, "the last chunk cut short", "ChangedBytes", **at(0, 20_000, length=len(container) - 1)),
+            invalid(not_authentic, "changed in the chunk", "ChangedBytes", **at(_CHUNK, _CHUNK + 1, flipped=second)),
+            invalid(not_authentic, "changed in its tag", "ChangedBytes", **at(0, 1, flipped=second - 1)),
+            invalid(not_authentic, "changed in the commitment", "ChangedBytes", **at(0, 1, flipped=24)),
+            invalid(not_authentic, "changed in the salt", "ChangedBytes", **at(0, 0, flipped=0)),
+            invalid(not_authentic, "half a header", "ChangedBytes", **at(0, 1, length=40)),
+            invalid(not_authentic, "another key", "Misplaced", **at(0, 1, pointer=flipped(pointer, 0))),
+            invalid(not_authentic, "a changed header, and outside", "Boundary", **at(0, 20_001, flipped=24)),
+        ],
+        {"container": container},
+    )
+
+
 def _groups() -> Sequence[Group]:
-    return [Group(POINTER, _pointers()), _short(), *_others()]
+    return [Group(POINTER, _pointers()), _short(), *_others(), _ranges()]
 
 
-ATTACHMENTS = Construction("attachments", "Attachments: pointers and containers", [POINTER, ATTACHMENT], _groups)
+ATTACHMENTS = Construction(
+    "attachments", "Attachments: pointers and containers", [POINTER, ATTACHMENT, ATTACHMENT_RANGE], _groups
+)

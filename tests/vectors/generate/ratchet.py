@@ -32,6 +32,10 @@ RATCHET_TYPE = Type(
     {"body": HEX},
 )
 EXPECTED_TAGS = Type("expectedTags", _SESSION, {"history": HEX_LIST}, {"tags": HEX_LIST})
+#: What a message is, by its tag or else by its header.
+FOUND = Type(
+    "found", _SESSION, {"history": HEX_LIST, "message": HEX}, {"chain": NUMBER, "number": NUMBER, "ephemeral": NUMBER}
+)
 ROUTING_TAG = Type("routingTag", {"tagKey": HEX}, {"number": NUMBER, "ephemeral": NUMBER}, {"tag": HEX})
 
 _FIELDS: Final[dict[str, Value]] = {name: stream(f"ratchet, {name}") for name in _SESSION}
@@ -250,6 +254,32 @@ def _repeats() -> list[Test]:
     ]
 
 
+def _given_up() -> list[Test]:
+    """2,001 messages and more that one has overtaken: the newest 2,000 keys are kept, over both chains."""
+    first, _ = _lines(3)
+    ended, second = _lines(2_000)
+    far = first.write(2_001)
+    both = [ended.write(0), _BOB_SENDS, second.write(5)]  # 1 to 1,999 of the first chain, then 0 to 4 of the second
+    boundary = "Boundary"
+    return [
+        valid("the first of 2,000 that were overtaken", boundary, **_fields(first, 1, history=[far])),
+        valid("the last of them", **_fields(first, 2_000, history=[far])),
+        valid("the first that is kept of two chains", boundary, **_fields(ended, 5, history=both)),
+        valid("one of the second chain", **_fields(second, 0, history=both)),
+        invalid(Reason.CLONE_SUSPECTED, "the first of 2,001", boundary, **_fields(first, 0, history=[far])),
+        invalid(Reason.ALREADY_USED, "the last given up, of two chains", boundary, **_fields(ended, 4, history=both)),
+        invalid(
+            Reason.ALREADY_USED, "the first given up, of two chains", "Misplaced", **_fields(ended, 1, history=both)
+        ),
+        invalid(
+            Reason.NOT_AUTHENTIC,
+            "a kept key for another message",
+            "ChangedBytes",
+            **_fields(first, 1, flipped(first.write(1), -1), history=[far]),
+        ),
+    ]
+
+
 def _bodies() -> list[Test]:
     first, _ = _lines(3)
     contents = {
@@ -285,6 +315,49 @@ def _tables() -> Group:
     return Group(EXPECTED_TAGS, tests, _FIELDS)
 
 
+def _found() -> Group:
+    first, second = _lines(3)
+    m = [first.write(n) for n in range(4)]
+    answered = [m[0], _BOB_SENDS]
+    far, last = first.write(20_000), first.write(2**20 - 1)
+    found: dict[str, tuple[bytes, list[bytes]]] = {
+        "announced": (first.write(5), m[:1]),
+        "beyond what was looked ahead for": (far, m[:1]),
+        "the last of a chain": (last, m[:1]),
+        "on the next chain, beyond its first tags": (second.write(50), answered),
+        "on the first chain, before anything came": (first.write(50), []),
+        "overtaken, under a kept key": (first.write(2), [m[3]]),
+        "ephemeral, beyond the window": (first.write(300, is_ephemeral=True), m[:1]),
+        "ephemeral, with a number that none in order has": (first.write(2**20, is_ephemeral=True), m[:1]),
+    }
+    forged: dict[str, tuple[bytes, list[bytes]]] = {
+        "the tag of another number": (first.write(300, tag_number=301), m[:1]),
+        "a number beyond the end": (first.write(2**20), m[:1]),
+        "of a chain that nothing has led to": (second.write(50), []),
+        "of the chain before, and not kept": (first.write(300), [*answered, second.write(0)]),
+        "read before": (m[0], [*answered, second.write(0)]),
+    }
+    changed = {"tag": 1, "nonce": 9, "header": 21, "header's tag": 80}
+    return Group(
+        FOUND,
+        [
+            *(valid(comment, message=message, history=history) for comment, (message, history) in found.items()),
+            *(
+                invalid(Reason.NOT_AUTHENTIC, comment, "Misplaced", message=message, history=history)
+                for comment, (message, history) in forged.items()
+            ),
+            *(
+                invalid(
+                    Reason.NOT_AUTHENTIC, f"changed in the {p}", "ChangedBytes", message=flipped(far, at), history=[]
+                )
+                for p, at in changed.items()
+            ),
+            invalid(Reason.MALFORMED, "352 bytes", "Boundary", message=m[0][:352], history=[]),
+        ],
+        _FIELDS,
+    )
+
+
 def _routing_tags() -> Group:
     places = [("the first", 0, 0), ("the first ephemeral one", 0, 1), ("the last", 2**20 - 1, 0)]
     tests = [valid(comment, number=number, ephemeral=ephemeral) for comment, number, ephemeral in places]
@@ -292,13 +365,13 @@ def _routing_tags() -> Group:
 
 
 def _groups() -> Sequence[Group]:
-    tests = [*_read(), *_changed(), *_lying_headers(), *_repeats(), *_bodies()]
-    return [Group(RATCHET_TYPE, tests, _FIELDS), _tables(), _routing_tags()]
+    tests = [*_read(), *_changed(), *_lying_headers(), *_repeats(), *_given_up(), *_bodies()]
+    return [Group(RATCHET_TYPE, tests, _FIELDS), _tables(), _found(), _routing_tags()]
 
 
 RATCHET = Construction(
     "ratchet",
     "Messages and the Double Ratchet: a responder's view",
-    [RATCHET_TYPE, EXPECTED_TAGS, ROUTING_TAG],
+    [RATCHET_TYPE, EXPECTED_TAGS, FOUND, ROUTING_TAG],
     _groups,
 )

@@ -240,6 +240,15 @@ def _refused() -> list[Test]:
     ]
 
 
+def _given_up() -> list[Test]:
+    """2,001 messages that one has overtaken: the newest 2,000 keys are kept."""
+    far = _write(_FIRST + 2_001)
+    return [
+        valid("the first of 2,000 that were overtaken", "Boundary", **_fields(_FIRST + 1, None, far)),
+        invalid(Reason.ALREADY_USED, "the first of 2,001", "Boundary", **_fields(_FIRST, None, far)),
+    ]
+
+
 def _messages() -> Group:
     known = [epoch.to_bytes(4, "big") + _hash(epoch) for epoch in (4, 5, 6)]
     shared: dict[str, Value] = {
@@ -247,7 +256,7 @@ def _messages() -> Group:
         "distribution": _distribution(),
         "memberships": known,
     }
-    return Group(GROUP_MESSAGE, [*_read(), *_forged(), *_refused()], shared)
+    return Group(GROUP_MESSAGE, [*_read(), *_forged(), *_refused(), *_given_up()], shared)
 
 
 # --- Tables of tags, stored states ------------------------------------------------------------------------------

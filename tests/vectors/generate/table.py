@@ -9,6 +9,7 @@ from tests.vectors.form import SCHEMA
 from .agreement import AGREEMENT
 from .attachments import ATTACHMENTS
 from .build import Construction, file_text, schema_text
+from .directory import DIRECTORY
 from .identity import IDENTITY
 from .keys import KEYS
 from .labels import LABELS
@@ -39,6 +40,7 @@ CONSTRUCTIONS: Sequence[Construction] = (
     SENDER_KEYS,
     ATTACHMENTS,
     SAFETY,
+    DIRECTORY,
 )
 
 
