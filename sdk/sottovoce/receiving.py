@@ -31,6 +31,8 @@ PING_AFTER: Final = 30.0
 DEAD_AFTER: Final = 90.0
 #: From the connection to the last proof: a relay that only answers pings is given up.
 READY_WITHIN: Final = 60.0
+#: So long the queue for contacts waits until the one for strangers is read, which these can keep full for ever.
+IN_ORDER_FOR: Final = 10.0
 
 
 class Receiver:
@@ -68,6 +70,7 @@ class Receiver:
         self._connection = Watched(own.contact.origin, "receive", changed)
         self._behind: set[QueueId] = set()
         self._is_stale = self._has_new_key = False
+        self._is_patient = True
         self._listening = trio.CancelScope()
         self.ready = trio.Event()
         self.caught_up = trio.Event()
@@ -89,7 +92,8 @@ class Receiver:
             except RelayFault as fault:
                 self._connection.down(_refusal(origin, fault, self._invite_code))
             except Overtaken:
-                self._connection.down()
+                self._is_patient = False
+                self._connection.down(errors.ServerUnreachable(f"the relay at {origin} has more than it could deliver"))
             except Exception as error:
                 self._connection.down(unexpected(error))
             else:  # it is renewed
@@ -107,7 +111,9 @@ class Receiver:
         self._is_stale = False
         queues = await self._local.transact(self._queues)
         self._behind = {queue.owner.queue_id for queue in queues}
-        owner = OwnerLink(origin, queues, self._invite_code)
+        owner = OwnerLink(origin, queues, self._invite_code, is_patient=self._is_patient)
+        self._is_patient = True  # for the next one again
+        hurry_at = trio.current_time() + IN_ORDER_FOR
         await link.send(relay_link.hello())
         with trio.move_on_after(READY_WITHIN) as proving:
             while (heard := await self._hear(link)) is not None:
@@ -119,6 +125,9 @@ class Receiver:
                     if isinstance(event, Ready):
                         proving.deadline = inf
                     await self._handle(owner, link, event)
+                if trio.current_time() >= hurry_at:
+                    for message in owner.hurry():
+                        await link.send(message)
             return
         raise errors.ServerUnreachable(f"the relay at {origin} does not open the queues")
 

@@ -19,7 +19,7 @@ from sottovoce.receiving import Receiver
 from sottovoce_wire import frames, limits
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import ClientFrame, GapReason
-from sottovoce_wire.ids import QueueId, SendKeyHash, send_key_hash
+from sottovoce_wire.ids import QueueId, SendKeyHash, queue_id_of, send_key_hash
 from tests.sottovoce.people import Person
 from tests.sottovoce.relays import PATIENCE, Talk, relay
 
@@ -274,7 +274,63 @@ async def test_what_may_be_newer_than_what_waits_in_the_other_queue_is_left_for_
     async with relay(fill, go_on) as origin, receiving(alice, origin, changed=told.append) as receiver:
         with trio.fail_after(PATIENCE):
             await receiver.caught_up.wait()
-    assert [(each.is_up, each.trouble) for each in told] == [(True, None), (False, None), (True, None)]
+    assert [each.is_up for each in told] == [True, False, True]
+    assert "more than it could deliver" in str(told[1].trouble)
+    assert len(alice.undecryptable()) == 1
+
+
+async def test_strangers_who_keep_their_queue_full_cannot_keep_contacts_out(alice: Person) -> None:
+    """One connection is given up for the order, and not the next one."""
+    talks = 0
+
+    async def fill(talk: Talk) -> None:
+        nonlocal talks
+        talks += 1
+        assert talks <= 2, "another one was given up"
+        await talk.greet()
+        first, second = talk.queues
+        await talk.say(page(first, *range(1, 257)))
+        await talk.say(page(second, 1), frames.CaughtUp(second))
+        while True:  # until the client goes
+            await talk.hear()
+
+    async with relay(fill) as origin, receiving(alice, origin) as receiver:
+        with trio.fail_after(PATIENCE):
+            await receiver.caught_up.wait()
+    assert talks == 2
+    assert len(alice.undecryptable()) == 1
+
+
+async def test_a_queue_for_strangers_that_is_never_read_to_the_end_holds_contacts_up_for_ten_seconds(
+    alice: Person, mock_clock: MockClock
+) -> None:
+    came = trio.Event()
+
+    async def flood(talk: Talk) -> None:
+        await talk.welcome()
+        created = await talk.hear()
+        queues = [queue_id_of(frame.owner_key) for frame in created if isinstance(frame, frames.CreateQueue)]
+        await talk.say(*(frames.Done(request) for request in range(len(created))))
+        await talk.say(page(queues[0], 1))
+        assert await talk.hear() == [frames.Ack(queues[0], 1, [])]
+        mock_clock.jump(9)
+        await talk.say(page(queues[0], 2))
+        assert await talk.hear() == [frames.Ack(queues[0], 2, [])]
+        mock_clock.jump(1)
+        await talk.say(page(queues[0], *range(3, 259)))
+        assert await talk.hear() == [frames.Ack(queues[0], 258, [])]
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(31)  # who has nothing to say pings
+        (receive,) = await talk.hear()
+        assert isinstance(receive, frames.Receive)
+        assert receive.queue == queues[1]
+        assert await talk.hear() == [frames.Ping(0)]
+        await talk.say(frames.Done(receive.request), page(queues[1], 1))
+        assert await talk.hear() == [frames.Ack(queues[1], 1, [])]
+        came.set()
+
+    async with relay(flood) as origin, receiving(alice, origin):
+        await came.wait()
     assert len(alice.undecryptable()) == 1
 
 

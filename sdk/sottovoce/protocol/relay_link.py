@@ -158,15 +158,14 @@ def _check(state: State, frame: frames.RelayFrame) -> None:
 
 
 class _Window:
-    """How far one queue was delivered, and what of it the relay may not have seen acknowledged yet."""
+    """How far one queue was delivered, and what of it the relay has not said to have seen acknowledged."""
 
-    __slots__ = ("_acked", "_bytes", "number", "was_full")
+    __slots__ = ("_unseen", "number", "was_full")
 
     def __init__(self) -> None:
         self.number = 0  # the last delivery number
         self.was_full = False  # something may have waited at the relay since the queue was caught up
-        self._acked = 0
-        self._bytes = 0  # since all was acknowledged the last time
+        self._unseen: deque[tuple[int, int]] = deque(maxlen=limits.MAX_UNACKNOWLEDGED)  # numbers and bytes
 
     def take(self, items: Sequence[frames.Delivery]) -> None:
         """Count what came. Numbers must count on without a hole, or raises RelayFault: an ack one too high would
@@ -175,15 +174,20 @@ class _Window:
         if [item.number for item in items] != list(range(expected, expected + len(items))):
             raise RelayFault(Code.UNEXPECTED_FRAME, "delivery numbers do not count on")
         self.number = items[-1].number
-        self._bytes += sum(len(item.body) for item in items)
-        if self.number - self._acked >= limits.MAX_UNACKNOWLEDGED or self._bytes > _ALMOST_FULL:
-            self.was_full = True
+        self._unseen.extend((item.number, len(item.body)) for item in items)
+        self.was_full = self.was_full or self._is_full()
 
     def acked(self, upto: int) -> None:
         """The relay has seen this acknowledgement."""
-        self._acked = min(upto, self.number)
-        if self._acked == self.number:
-            self._bytes = 0
+        while self._unseen and self._unseen[0][0] <= upto:
+            self._unseen.popleft()
+
+    def caught_up(self) -> None:
+        """What waited when delivery began is here. What came since may be more than fits."""
+        self.was_full = self._is_full()
+
+    def _is_full(self) -> bool:
+        return len(self._unseen) == limits.MAX_UNACKNOWLEDGED or sum(size for _, size in self._unseen) > _ALMOST_FULL
 
 
 class OwnerLink:
@@ -194,15 +198,20 @@ class OwnerLink:
     that does not take everybody, else empty.
 
     A queue is received once those before it are caught up: a sender that goes from one to the next waits until all was
-    accepted in the first, so nothing is read before what was sent before it.
+    accepted in the first, so nothing is read before what was sent before it. `is_patient`: for the same reason, a new
+    connection is asked for where the relay may have been unable to push what is older (Overtaken). Order must not cost
+    delivery, so an owner is patient for one connection at a time, and for a while: see `hurry`.
     """
 
-    def __init__(self, origin: str, queues: Sequence[OwnQueue], invite_code: str = "") -> None:
+    def __init__(
+        self, origin: str, queues: Sequence[OwnQueue], invite_code: str = "", *, is_patient: bool = True
+    ) -> None:
         self._origin = origin
         self._invite_code = invite_code
         self._queues = {queue.owner.queue_id: queue for queue in queues}
         self._to_receive = deque(self._queues)
         self._windows: dict[QueueId, _Window] = {}  # of the queues that are received, in their order
+        self._is_patient = is_patient
         self._requests = self._answers = 0
         self._state = State.GREETING
 
@@ -243,6 +252,13 @@ class OwnerLink:
                 self._window(frame.queue)
         return [], []
 
+    def hurry(self) -> list[bytes]:
+        """What to send so as to receive all queues, in whatever order: somebody may keep the first one full."""
+        if self._state is not State.RECEIVING or not self._to_receive:
+            return []
+        self._is_patient = False
+        return [frames.message(*[self._receive_next() for _ in range(len(self._to_receive))])]
+
     def ack(self, queue: QueueId, upto: int) -> bytes:
         """The message that acknowledges everything of `queue` up to `upto`."""
         return frames.message(frames.Ack(queue, upto, []))
@@ -276,7 +292,7 @@ class OwnerLink:
 
     def _caught_up(self, queue: QueueId) -> list[bytes]:
         window = self._window(queue)
-        window.was_full = False
+        window.caught_up()
         if self._to_receive and window is [*self._windows.values()][-1]:
             return [frames.message(self._receive_next())]
         return []
@@ -290,7 +306,8 @@ class OwnerLink:
         """While the window of a queue before it was full, what is newer may have come through this one."""
         window = self._window(frame.queue)
         window.take(frame.items)
-        if any(before.was_full for before in takewhile(lambda each: each is not window, self._windows.values())):
+        older = takewhile(lambda each: each is not window, self._windows.values())
+        if self._is_patient and any(each.was_full for each in older):
             raise Overtaken
         sealed_only = any(key_class is KeyClass.STRANGER for _, key_class in self._queues[frame.queue].send_keys)
         return Arrived(frame.queue, window.number, sealed_only, tuple(item.body for item in frame.items))

@@ -162,6 +162,58 @@ def test_behind_bodies_that_fill_the_window_more_may_wait_as_well() -> None:
         link.receive(said(deliver(second, 2)))
 
 
+def test_with_one_always_under_way_the_window_is_not_full() -> None:
+    link, first, second = receiving_owner()
+    large = bytes(limits.MAX_ENVELOPE)
+    for number in range(1, 200):
+        link.receive(said(frames.Deliver(first, [Delivery(number, KeyClass.STRANGER, large)])))
+        link.receive(said(frames.Acked(first, number - 1, [])))
+    assert link.receive(said(deliver(second, 1)))[0] == [Arrived(second, 1, False, (b"body",))]
+
+
+def test_a_window_that_is_full_when_the_queue_is_caught_up_is_full() -> None:
+    """More came since delivery began."""
+    link, queues = owner_link()
+    first, second = (owned.owner.queue_id for owned in queues)
+    link.receive(said(WELCOME, *DONE, deliver(first, *range(1, 257)), frames.CaughtUp(first), frames.Done(3)))
+    with pytest.raises(Overtaken):
+        link.receive(said(deliver(second, 1)))
+
+
+def test_an_owner_who_cannot_wait_takes_what_comes() -> None:
+    link, queues = owner_link()
+    impatient = OwnerLink(ORIGIN, queues, is_patient=False)
+    first, second = (owned.owner.queue_id for owned in queues)
+    for each, taken in ((link, False), (impatient, True)):
+        each.receive(said(WELCOME, *DONE, frames.CaughtUp(first), frames.Done(3), deliver(first, *range(1, 257))))
+        if taken:
+            assert each.receive(said(deliver(second, 1)))[0] != []
+        else:
+            with pytest.raises(Overtaken):
+                each.receive(said(deliver(second, 1)))
+
+
+def test_an_owner_in_a_hurry_receives_all_queues_before_the_first_is_caught_up() -> None:
+    link, queues = owner_link()
+    first, second = (owned.owner.queue_id for owned in queues)
+    link.receive(said(WELCOME))
+    assert link.hurry() == [], "its queues are not proven yet"
+    link.receive(said(*DONE, deliver(first, *range(1, 257))))
+    (sent,) = link.hurry()
+    assert only(sent) == frames.Receive(3, second, 256, 4 * limits.MIB)
+    assert link.receive(said(frames.Done(3), deliver(second, 1)))[0] != []
+    assert link.receive(said(frames.CaughtUp(first))) == ([CaughtUp(first)], [])
+    assert link.hurry() == []
+
+
+def test_a_hurry_when_all_is_received_changes_nothing() -> None:
+    link, first, second = receiving_owner()
+    assert link.hurry() == []
+    link.receive(said(deliver(first, *range(1, 257))))
+    with pytest.raises(Overtaken):
+        link.receive(said(deliver(second, 1)))
+
+
 def test_a_window_that_was_full_before_the_queue_was_caught_up_is_forgotten() -> None:
     link, queues = owner_link()
     first, second = (owned.owner.queue_id for owned in queues)
