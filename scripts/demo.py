@@ -56,9 +56,9 @@ TALK: Final = (
     "Are you back? I have sent you everything.",
     "I am, and it is all here, in order. 🙌",
     "Did anybody else read it on the way?",
-    "Only sizes and times. Ask whoever runs the server.",
+    "Only sizes, times and addresses. Ask whoever runs the server.",
     "So they know that somebody had a lot to say.",
-    "But neither who, nor to whom, nor what. Τέλεια.",
+    "And from which addresses: one host runs both. But not what. Τέλεια.",
     "Then let us go on like this, sottovoce.",
     "Sottovoce, then. Until tomorrow! 👋",
 )

@@ -251,7 +251,7 @@ async def run_relay_process(
             with trio.fail_after(PATIENCE):
                 ready = bytes(await process.stdout.receive_some()).decode()
             assert " ready at " in ready, ready
-            yield RelayProcess(process, ready.split()[-1], log)
+            yield RelayProcess(process, ready.splitlines()[0].split()[-1], log)
         finally:
             process.kill()
             with trio.CancelScope(shield=True):

@@ -40,6 +40,8 @@ async def test_one_port_is_relay_and_keyserver(tmp_path: Path, command: list[str
         async with connect(server.url) as client:
             await client.say(Ping(7))
             assert await client.hear() == Pong(7)
+        assert server.process.stdout is not None
+        assert server.process.stdout.readline() == f"sottovoce-server: data in {tmp_path / 'data'}\n"
         names = {path.name for path in (tmp_path / "data").iterdir()}
         assert {"relay.db", "keyserver.db"} <= names
         server.process.send_signal(signal.SIGTERM)

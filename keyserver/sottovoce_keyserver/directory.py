@@ -30,6 +30,14 @@ class CounterConflict(WireError):  # noqa: N818 - the code's own name
         self.last = last
 
 
+class NumberConflict(WireError):  # noqa: N818 - as above
+    """A publication goes back. `last` is the greatest number that this keyserver knows of the device: start above."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(Code.BAD_RECORD, "a record must not go back: give it a greater number")
+        self.last = min(last, limits.MAX_COUNTER)
+
+
 @dataclass(frozen=True)
 class Signer:
     """Who a request says it is from, as its headers have it; nothing is proven yet. `signature` has 64 bytes."""
@@ -43,7 +51,7 @@ class Signer:
 @dataclass(frozen=True)
 class Publication:
     """A device's checked records, as signed, and one-time prekeys. `expires`: when the first record does, unix seconds.
-    `one_time_prekeys_from`: those with a smaller id are not handed out any more.
+    `one_time_prekeys_from`: those with a smaller id are of a state that the device has left, and not handed out.
 
     Public keys inside are for clients to check: a keyserver never computes with them.
     """

@@ -18,7 +18,7 @@ from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, check_username
 
 from . import directory, storage
-from .directory import CounterConflict, Signer
+from .directory import CounterConflict, NumberConflict, Signer
 from .metrics import Metrics
 from .poplimit import PopLimit
 
@@ -139,5 +139,10 @@ def _as_json(view: Callable[[], Awaitable[wire.Body]]) -> Callable[[], Awaitable
 
 
 async def _refuse(error: WireError) -> Response:
-    last = error.last if isinstance(error, CounterConflict) else None
-    return answer(wire.Problem(error.code, error.detail, last), STATUS.get(error.code, 400))
+    problem = wire.Problem(
+        error.code,
+        error.detail,
+        last_counter=error.last if isinstance(error, CounterConflict) else None,
+        last_number=error.last if isinstance(error, NumberConflict) else None,
+    )
+    return answer(problem, STATUS.get(error.code, 400))

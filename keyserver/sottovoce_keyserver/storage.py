@@ -33,7 +33,7 @@ from sottovoce_wire.directory import Bundle, OneTimePrekey
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, DeviceId
 
-from .directory import CounterConflict, Name, Publication, Registration, Signer
+from .directory import CounterConflict, Name, NumberConflict, Publication, Registration, Signer
 
 metadata: Final = MetaData()
 
@@ -68,7 +68,9 @@ devices: Final = Table(
     Column("contact_record", LargeBinary),
     Column("sequence", BigInteger),
     Column("expires", BigInteger),
-    # The greatest id that a one-time prekey of the device ever had: nothing at or below it is taken in again.
+    # Its one-time prekeys begin with this id; where it rises, all that are here are of a state that was left behind.
+    Column("one_time_from", BigInteger, nullable=False),
+    # The greatest id that one of them had since: nothing at or below it is taken in again.
     Column("greatest_prekey_id", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -133,6 +135,7 @@ def _insert_account(connection: Connection, registration: Registration) -> None:
             "device_id": device.device_id,
             "signing_key": device.signing_key,
             "counter": 0,
+            "one_time_from": 0,
             "greatest_prekey_id": -1,
         }
         for device in registration.devices
@@ -154,7 +157,7 @@ def _claim(connection: Connection, account_id: AccountId, name: Name) -> None:
 
 
 def publish(connection: Connection, signer: Signer, publication: Publication) -> int:
-    """Replace the device's records, drop the one-time prekeys that it wants gone, add its new ones, take its counter.
+    """Replace the device's records, drop its one-time prekeys if it begins anew, add the new ones, take its counter.
 
     Returns the number of one-time prekeys. Raises WireError: nothing may be committed then.
     """
@@ -163,9 +166,10 @@ def publish(connection: Connection, signer: Signer, publication: Publication) ->
         raise WireError(Code.UNKNOWN_DEVICE, "the account's device list does not name this device")
     if signer.counter <= device.counter:
         raise CounterConflict(device.counter)
-    _check_succession(device.record_id, device.prekey_record, publication.record_id, publication.prekey_record)
-    _check_succession(device.sequence, device.contact_record, publication.sequence, publication.contact_record)
-    greatest = max(device.greatest_prekey_id, publication.one_time_prekeys_from - 1)
+    if _goes_back(device, publication):
+        raise NumberConflict(_greatest_number(device))
+    begins_anew = publication.one_time_prekeys_from > device.one_time_from
+    greatest = publication.one_time_prekeys_from - 1 if begins_anew else device.greatest_prekey_id
     added = [prekey for prekey in publication.one_time_prekeys if prekey.id > greatest]
     connection.execute(
         update(devices)
@@ -177,10 +181,13 @@ def publish(connection: Connection, signer: Signer, publication: Publication) ->
             contact_record=publication.contact_record,
             sequence=publication.sequence,
             expires=publication.expires,
+            one_time_from=publication.one_time_prekeys_from,
             greatest_prekey_id=max([greatest, *(prekey.id for prekey in added)]),
         )
     )
-    _drop_one_time_prekeys(connection, signer, publication.one_time_prekeys_from)
+    if begins_anew:
+        own = _one_time_prekeys_of(signer.account_id, signer.device_id)
+        connection.execute(delete(one_time_prekeys).where(own))
     return _add_one_time_prekeys(connection, signer, added)
 
 
@@ -189,20 +196,27 @@ def _device(connection: Connection, account_id: AccountId, device_id: DeviceId) 
     return connection.execute(query).one_or_none()
 
 
-def _check_succession(old_number: int | None, old: bytes | None, new_number: int, new: bytes) -> None:
-    if old_number is None or new_number > old_number:
-        return
-    if new_number < old_number or new != old:
-        raise WireError(Code.BAD_RECORD, "a record must not go back: give it a greater number")
+def _goes_back(device: Row[tuple[object, ...]], new: Publication) -> bool:
+    if device.record_id is None:
+        return False
+    return (
+        _is_older(device.record_id, device.prekey_record, new.record_id, new.prekey_record)
+        or _is_older(device.sequence, device.contact_record, new.sequence, new.contact_record)
+        or new.one_time_prekeys_from < device.one_time_from
+    )
+
+
+def _is_older(old_number: int, old: bytes, new_number: int, new: bytes) -> bool:
+    return new_number < old_number or (new_number == old_number and new != old)
+
+
+def _greatest_number(device: Row[tuple[object, ...]]) -> int:
+    numbers: list[int] = [device.record_id, device.sequence, device.one_time_from, device.greatest_prekey_id]
+    return max(numbers)
 
 
 def _one_time_prekeys_of(account_id: AccountId, device_id: bytes) -> ColumnElement[bool]:
     return and_(one_time_prekeys.c.account_id == account_id, one_time_prekeys.c.device_id == device_id)
-
-
-def _drop_one_time_prekeys(connection: Connection, signer: Signer, below: int) -> None:
-    own = _one_time_prekeys_of(signer.account_id, signer.device_id)
-    connection.execute(delete(one_time_prekeys).where(own, one_time_prekeys.c.id < below))
 
 
 def _add_one_time_prekeys(connection: Connection, signer: Signer, added: Iterable[OneTimePrekey]) -> int:

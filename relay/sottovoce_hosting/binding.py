@@ -46,7 +46,11 @@ async def bind(settings: HostingSettings) -> tuple[list[Listener], Address]:
         sockets = await trio.open_tcp_listeners(settings.port, host=settings.host)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        advice = "; choose another with --port" if error.errno == errno.EADDRINUSE else ""
+        advice = (
+            "; a server may be running there already: stop it, or choose another with --port"
+            if error.errno == errno.EADDRINUSE
+            else ""
+        )
         raise StartError(f"cannot listen on {settings.host} port {settings.port}: {reason}{advice}") from None
     names = [socket.socket.getsockname() for socket in sockets]
     if settings.public_url is None and not all(ipaddress.ip_address(name[0]).is_loopback for name in names):

@@ -4,10 +4,11 @@ What a server is stands in its own package, as data (`Program`). Nothing here kn
 """
 
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +23,9 @@ from sqlalchemy import Connection
 from .binding import bind
 from .configuration import FILE_VARIABLE, Configuration, is_secret, read_configuration, shown
 from .database import DatabaseError, open_database
+from .errors import StartError
 from .inspection import copy_database, damage, file_statistics, inspecting
+from .lockfile import LockHeld
 from .metrics import listen_for_metrics
 from .process import reason, run, say
 from .service import Origins, Service
@@ -130,7 +133,12 @@ def _with_options(program: Program, work: Work, names: Sequence[str], folder: st
             configuration = read_configuration(program.kinds, **options)
             for warning in configuration.warnings:
                 say(program.name, warning)
-            return work(program, configuration, *folders)
+            code = work(program, configuration, *folders)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # whoever read our output has left
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+            return 1
         except Exception as error:  # whatever it is, the person gets one line
             say(program.name, reason(error))
             return 1
@@ -230,17 +238,27 @@ async def _bring_up_to_date(path: Path, migrations: Path) -> None:
 
 
 def _restored(program: Program, configuration: Configuration) -> int:
-    for part, path in program.databases(configuration):
-        forgotten = 0 if part.restored is None else trio.run(_forget, path, part)
-        _print(f"{path} is ready: {forgotten} rows of it were out of date and are gone")
+    databases = program.databases(configuration)
+    for _part, path in databases:
+        with inspecting(path):
+            pass  # it must be there, and a database
+    try:
+        forgotten = trio.run(_forget, databases)
+    except* LockHeld:
+        raise StartError("a server is running on this data: stop it first") from None
+    for (_part, path), count in zip(databases, forgotten, strict=True):
+        _print(f"{path} is ready: {count} rows of it were out of date and are gone")
     return 0
 
 
-async def _forget(path: Path, part: Part[Any]) -> int:
-    with inspecting(path):
-        pass  # it must be there, and a database
-    async with open_database(path, part.migrations) as database:
-        return await database.write(part.restored) if part.restored else 0
+async def _forget(databases: Sequence[tuple[Part[Any], Path]]) -> list[int]:
+    """Of each, how many rows. A server may have only one of them open: all are locked before any is changed."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(open_database(path, part.migrations)) for part, path in databases]
+        return [
+            await database.write(part.restored) if part.restored else 0
+            for (part, _path), database in zip(databases, opened, strict=True)
+        ]
 
 
 def _copy(program: Program, configuration: Configuration, folder: Path) -> int:

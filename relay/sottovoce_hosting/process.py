@@ -7,6 +7,7 @@ import gc
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -32,7 +33,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def run(name: str, open_services: OpenServices, settings: HostingSettings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. A second signal ends the process at once.
 
-    Prints `name: ready at http://127.0.0.1:8480` to stdout when connections are answered.
+    Prints `name: ready at http://127.0.0.1:8480` to stdout when connections are answered, and on a line below where the
+    data is: a server that was started in another folder begins with none.
     """
     configure(settings.log_level)
     _tune()
@@ -74,13 +76,20 @@ async def _serve_until_signalled(name: str, open_services: OpenServices, setting
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop)
         address = await nursery.start(partial(serve, open_services, settings, stop=stop))
-        public = address.origins.main
-        sys.stdout.write(
-            f"{name}: ready at {address.url}" + (f" for clients at {public}" if settings.public_url else "") + "\n"
-        )
+        public = f" for clients at {address.origins.main}" if settings.public_url else ""
+        lines = [f"ready at {address.url}{public}"]
         if address.metrics is not None:
-            sys.stdout.write(f"{name}: metrics at {address.metrics}\n")
+            lines.append(f"metrics at {address.metrics}")
+        lines.append(f"data in {_printable(settings.data.absolute())}")
+        sys.stdout.write("".join(f"{name}: {line}\n" for line in lines))
         sys.stdout.flush()
+
+
+def _printable(path: Path) -> str:
+    """One line that stdout takes: a folder may be called anything."""
+    encoding = sys.stdout.encoding
+    line = "".join(c if c.isprintable() else "?" for c in str(path))
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 async def _watch_signals(stop: trio.Event, task_status: trio.TaskStatus[None]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, o
 import trio
 
 from . import errors
-from .incoming import Following
+from .incoming import Following, already_reading
 from .local import unexpected
 
 C = TypeVar("C")
@@ -29,7 +29,8 @@ class Call(Generic[T]):
     """One run of an async function on the trio thread. It ends, and tells so, whatever happens.
 
     It shares no `Condition`, `Event` or `Future` between threads: Ctrl-C at the wrong moment leaves the lock inside
-    taken for ever, and the trio thread, which is everybody's, waiting for it.
+    taken for ever, and the trio thread, which is everybody's, waiting for it. `scope` is what cancels it, for who needs
+    to know there.
     """
 
     def __init__(
@@ -38,13 +39,14 @@ class Call(Generic[T]):
         nursery: Callable[[], trio.Nursery | None],
         function: Callable[[], Awaitable[T]],
         unwanted: Callable[[T], object] = lambda _: None,
+        scope: trio.CancelScope | None = None,
     ) -> None:
         self.thread = thread
         self.has_ended = False
         self._nursery = nursery
         self._function = function
         self._unwanted = unwanted
-        self._scope = trio.CancelScope()
+        self._scope = scope or trio.CancelScope()
         self._is_begun = False
         self._tell: Callable[[], object] = bool
         self._results: list[T] = []
@@ -208,12 +210,9 @@ class Hosted(Generic[C]):
         """A call that the client's end cancels."""
         return Call(self.thread, lambda: self._calls, function)
 
-    def fetch(self, name: str, items: AsyncIterator[T]) -> Call[T | None]:
-        """A call for the next item of an iterator, or None after the last. An item that nobody takes is the next of all
-        iterators under the same name."""
-        slot: Slot[T] = self._slots.setdefault(name, Slot())
-        following = cast("Following[T]", items)
-        return Call(self.thread, lambda: self._calls, partial(slot.fetch, following), partial(slot.put_back, following))
+    def slot(self, name: str) -> "Slot[Any]":
+        """Where iterators over the same are read, by its name."""
+        return self._slots.setdefault(name, Slot(self.thread, lambda: self._calls))
 
     async def _host(self, *, task_status: trio.TaskStatus[C]) -> None:
         self._left = trio.Event()
@@ -257,27 +256,47 @@ class Hosted(Generic[C]):
 
 
 class Slot(Generic[T]):
-    """What iterators over the same have given last. It goes back if whoever asked was interrupted before having it.
+    """Where one reader at a time is given items, of any iterator over the same.
 
-    To fetch a message is to be shown it, and to ask for the next is to have handled it.
+    To fetch a message is to be shown it, and to ask for the next is to have handled it. So an item belongs to who asked
+    until that one has it or is known to be interrupted; meanwhile nobody else may ask.
     """
 
-    def __init__(self) -> None:
-        self._last: T | None = None
+    def __init__(self, thread: TrioThread, nursery: Callable[[], trio.Nursery | None]) -> None:
+        self.is_taken = True
+        self._thread = thread
+        self._nursery = nursery
         self._turn = trio.Lock()
+        self._reader = trio.CancelScope()
 
-    def put_back(self, items: Following[T], item: T | None) -> None:
-        """Nobody has seen this item of `items`. On the trio thread, like all here."""
-        if item is not None and item is self._last:
-            self._last = None
-            items.put_back(item)
+    def fetch(self, items: AsyncIterator[T]) -> Call[T | None]:
+        """A call for the next item, or None after the last. Who is given one sets `is_taken`, as the very last that an
+        interruption could come before, or cancels the call: then the item is the next. Raises AlreadyReading."""
+        following, scope = cast("Following[T]", items), trio.CancelScope()
+        function, unwanted = partial(self._fetch, following, scope), partial(_put_back, following)
+        return Call(self._thread, self._nursery, function, unwanted, scope)
 
-    async def fetch(self, items: Following[T]) -> T | None:
-        """The next item, or None after the last."""
-        async with self._turn:
-            self._last = None
-            self._last = await anext(items, None)
-            return self._last
+    async def _fetch(self, items: Following[T], scope: trio.CancelScope) -> T | None:
+        self._refuse_second()
+        async with self._turn:  # whoever was interrupted may take its time to end
+            self._refuse_second()
+            self._reader, self.is_taken = scope, False
+            item: T | None = None
+            try:
+                item = await anext(items, None)
+            finally:
+                self.is_taken = item is None
+            return item
+
+    def _refuse_second(self) -> None:
+        if not self.is_taken and not self._reader.cancel_called:
+            raise already_reading()
+
+
+def _put_back(items: Following[T], item: T | None) -> None:
+    """Nobody has seen this item of `items`. On the trio thread."""
+    if item is not None:
+        items.put_back(item)
 
 
 class Face(Generic[Inner]):

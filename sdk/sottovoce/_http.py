@@ -20,14 +20,25 @@ PROXIED_TIMEOUT: Final = 40.0
 ANSWER_WITHIN: Final = 20.0
 #: A connection is used again within so many seconds.
 KEPT_OPEN: Final = 5.0
+_TRUSTED: Final = (
+    "clients trust public authorities only: give the server a certificate of one, for its name and not expired"
+)
+#: What OpenSSL calls bytes that are no TLS.
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+_TRY_HTTP: Final = "try http:// if the server is on this machine and has no certificate"
+_TRY_HTTPS: Final = "try https:// if the server has a certificate; else check the address"
 _HEADERS: Final = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
-def is_untrusted(error: BaseException | None) -> bool:
-    """Whether a connection failed because of the server's certificate."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+def unreachable(problem: str, origin: str, error: BaseException | None) -> errors.ServerUnreachable:
+    """What ended a connection to `origin`, for a person: `problem`, or what `error` says of TLS there."""
+    while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
-    return error is not None
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return errors.ServerUnreachable(f"the certificate of {origin} is not trusted", hint=_TRUSTED)
+    if error is not None and error.reason in _NO_TLS:
+        return errors.ServerUnreachable(f"what answers at {origin} does not speak TLS", hint=_TRY_HTTP)
+    return errors.ServerUnreachable(problem)
 
 
 class Http:
@@ -58,11 +69,10 @@ class Http:
                 async with self._client.stream(method, self._origin + path, content=body, headers=headers) as response:
                     return response.status_code, await self._bounded(response)
         except (httpx.TimeoutException, httpx.NetworkError, trio.TooSlowError) as error:
-            if is_untrusted(error):
-                problem = f"the certificate of {self._origin} is not trusted"
-            raise errors.ServerUnreachable(problem) from None
+            raise unreachable(problem, self._origin, error) from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError):
-            raise errors.WrongServer(f"{self._origin} does not speak HTTP as expected") from None
+            hint = None if self._origin.startswith("https:") else _TRY_HTTPS
+            raise errors.WrongServer(f"{self._origin} does not speak HTTP as expected", hint=hint) from None
 
     async def _bounded(self, response: httpx.Response) -> bytes:
         received = bytearray()

@@ -18,7 +18,7 @@ from types import GenericAlias, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 from . import client, message, people
-from ._bridge import Call, Each, Face, Hosted, Reading, direct, faces, plain, result_of, trio_thread, wrapped
+from ._bridge import Call, Each, Face, Hosted, Reading, Slot, direct, faces, plain, result_of, trio_thread, wrapped
 
 Inner = TypeVar("Inner")
 P = ParamSpec("P")
@@ -66,28 +66,31 @@ def _iterating(
     @faces(method, GenericAlias(AsyncIterator, (wrapped(item, wrap),)))
     def iterating(face: Face[Inner], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         items = method(face._inner, *args, **kwargs)
-        return _Iterator(face._hosted, partial(face._hosted.fetch, over, items), wrap)
+        return _Iterator(face._hosted, face._hosted.slot(over), items, wrap)
 
     return iterating
 
 
 class _Iterator(Generic[R, T]):
     def __init__(
-        self, hosted: Hosted[Any], fetch: Callable[[], Call[R | None]], wrap: Callable[[Hosted[Any], R], T]
+        self, hosted: Hosted[Any], slot: Slot[R], items: AsyncIterator[R], wrap: Callable[[Hosted[Any], R], T]
     ) -> None:
         self._hosted = hosted
-        self._fetch = fetch
+        self._slot = slot
+        self._items = items
         self._wrap = wrap
 
     def __aiter__(self) -> "_Iterator[R, T]":
         return self
 
     async def __anext__(self) -> T:
-        call = self._fetch()
+        call = self._slot.fetch(self._items)
         try:
             item = await _wait(call)
             if item is not None:
-                return self._wrap(self._hosted, item)
+                shown = self._wrap(self._hosted, item)
+                self._slot.is_taken = True
+                return shown
         except BaseException:
             call.cancel()  # also of what has come: it was not seen
             raise

@@ -40,7 +40,7 @@ from .store.database import Tables, open_store
 from .store.unlock import unlock_by
 
 #: How long the end of a client's block waits for the outbox to empty. What is left goes out at the next opening.
-LINGER: Final = 2.0
+LINGER: Final = 5.0
 #: Messages in a page of `Client.pages`.
 PAGE: Final = 64
 MOST_IN_A_PAGE: Final = 1_000
@@ -192,18 +192,26 @@ class Client:
         async with self._registering:
             if self._account is None or not self._account.registered:
                 await self._register(username)
-            elif self._account.username != username:
-                raise errors.AlreadyRegistered(f"this store is registered as {self._account.username}")
+            if self.username != username:
+                raise errors.AlreadyRegistered(f"this store is registered as {self.username}")
 
     async def _register(self, username: str) -> None:
+        """Also where an earlier call was cancelled, or failed, after the keyserver had confirmed and before its end."""
+        account = await self._local.transact(_registered_account)
+        if account is None:
+            await self._claim(username)
+            account = await self._local.transact(_registered_account)
+            assert account is not None  # noqa: S101 - just registered
+        self._account = account
+        self._nursery.start_soon(self._upkeep, account)
+
+    async def _claim(self, username: str) -> None:
         relay = await self._directory.relay()
         now = self._local.now_ms() // 1000
         account = await self._local.transact(lambda tables: prepare(tables, self._origin, relay, now))
         await self._connect(account)
         await self._wait_connected()
         await self._registration.register(account, username)
-        self._account = await self._local.transact(lambda tables: tables.account.get())
-        self._nursery.start_soon(self._upkeep, account)
 
     async def _start(self) -> None:
         self._nursery.start_soon(self._local.tidy_when_idle)
@@ -340,7 +348,8 @@ class Client:
         return await self._writer.sent(message_id)
 
     def messages(self, *, timeout: float | None = None) -> AsyncIterator[Message]:
-        """Messages of contacts in the order of arrival, waiting for more for ever. One consumer at a time.
+        """Messages of contacts in the order of arrival, waiting for more for ever. One reader at a time, of `pages`
+        too: a second that asks meanwhile gets AlreadyReading.
 
         A message counts as handled when the next is asked for, or by `Message.mark_handled`; a program that ends
         before sees it again. What strangers write waits in `requests`. `timeout`: the iterator ends when nothing has
@@ -361,7 +370,8 @@ class Client:
         return self._incoming.pages(size, timeout)
 
     def events(self, *, timeout: float | None = None) -> AsyncIterator[Event]:
-        """What happens besides (`sottovoce.events`), waiting for more for ever. One consumer at a time.
+        """What happens besides (`sottovoce.events`), waiting for more for ever. One reader at a time: a second that
+        asks meanwhile gets AlreadyReading.
 
         An event is kept until the next is asked for; the newest 1,000 of a kind, where nobody asks. Changes of
         connections are not kept over a restart. `timeout` as in `messages`. Raises InvalidInput, StoreFailed.
@@ -437,6 +447,15 @@ class Client:
         if self._own is None or self._account is None or not self._account.registered:
             raise errors.NotRegistered("this store has no registered account")
         return self._own
+
+
+def _registered_account(tables: Tables) -> Account | None:
+    """The account, if it is registered. Then nothing needs its root key any more."""
+    account = tables.account.get()
+    if account is None or not account.registered:
+        return None
+    tables.account.lock_root()
+    return account
 
 
 def _check_message(text: object, ttl: object) -> None:

@@ -38,6 +38,14 @@ class CounterConflict(Exception):  # noqa: N818 - an answer, not a fault
         self.last = last
 
 
+class NumberConflict(Exception):  # noqa: N818 - as above
+    """The records go back; `last` is the greatest number that the keyserver says it knows of this device."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__("the keyserver knows a later state of this device")
+        self.last = last
+
+
 @dataclass(frozen=True, slots=True)
 class Signer:
     """Who signs a change: the account and its device."""
@@ -127,13 +135,14 @@ class Directory:
         )
 
     async def register(self, signer: Signer, counter: int, request: wire.Register) -> None:
-        """Register an account. Raises NameTaken, CounterConflict. Saying the same again changes nothing."""
+        """Register an account. Raises NameTaken, CounterConflict, NumberConflict. Saying the same again changes
+        nothing."""
         await self._change(signer, counter, wire.PATH_REGISTER, request, wire.Published)
 
     async def publish(self, signer: Signer, counter: int, request: wire.Publish) -> int:
         """Publish a device's records and new one-time prekeys; returns how many the keyserver holds.
 
-        Raises CounterConflict."""
+        Raises CounterConflict, NumberConflict."""
         return (await self._change(signer, counter, wire.PATH_PUBLISH, request, wire.Published)).one_time_prekeys
 
     async def _change(self, signer: Signer, counter: int, path: str, body: wire.Body, kind: type[_B]) -> _B:
@@ -150,6 +159,8 @@ class Directory:
         problem = None if status == 200 else self._parse(wire.Problem, answer)
         if problem is not None and problem.code == Code.COUNTER_CONFLICT and problem.last_counter is not None:
             raise CounterConflict(problem.last_counter)
+        if problem is not None and problem.code == Code.BAD_RECORD and problem.last_number is not None:
+            raise NumberConflict(problem.last_number)
         return self._parse(kind, answer) if problem is None else _refuse(self._origin, problem)
 
     async def _ask(self, method: str, path: str, body: bytes, kind: type[_B]) -> _B:

@@ -1,6 +1,7 @@
 """The one tree of exceptions that the SDK raises. Nothing foreign crosses the API.
 
-`str(error)` is one line for a person; `error.diagnostics()` adds what to do next; `error.code` is stable, for programs.
+`str(error)` is one line for a person; `error.diagnostics()` adds what to do next, as a traceback does; `error.code` is
+stable, for programs.
 No exception holds a key, a passphrase or a message's text.
 """
 
@@ -17,6 +18,8 @@ class SottovoceError(Exception):
         super().__init__(text)
         if hint is not None:
             self.hint = hint
+        if self.hint:
+            self.add_note(self.hint)  # Python prints it below the error in a traceback
 
     def diagnostics(self) -> str:
         """What happened, and what to do next."""
@@ -138,6 +141,14 @@ class ClientClosed(SottovoceError):
 
     code = "client_closed"
     hint = "open the store again; after a fork, each process needs an account of its own"
+
+
+class AlreadyReading(SottovoceError):
+    """Another task or thread waits for this client's messages, or for its events, and a second one asks for the same.
+    Nothing was read; the first goes on."""
+
+    code = "already_reading"
+    hint = "let one task or thread read, and hand what it reads to the others through a queue"
 
 
 class DeliveryFailed(SottovoceError):

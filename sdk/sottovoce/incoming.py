@@ -43,6 +43,8 @@ class Incoming:
         self._unseen: Sequence[int] = ()
         self._told: int | None = None
         self._changes: deque[ConnectionChanged] = deque(maxlen=CHANGES_KEPT)
+        self._message_turn = trio.Lock()
+        self._event_turn = trio.Lock()
 
     def wake(self) -> None:
         """Something may have arrived."""
@@ -56,15 +58,15 @@ class Incoming:
 
     def messages(self, timeout: float | None) -> AsyncIterator[Message]:
         """Messages in the order of arrival, until none has come for `timeout` seconds."""
-        return Following(self._next_message, _seconds(timeout), self._unshow)
+        return Following(self._next_message, _seconds(timeout), self._unshow, self._message_turn)
 
     def pages(self, size: int, timeout: float | None) -> AsyncIterator[list[Message]]:
         """The same, up to `size` at a time."""
-        return Following(partial(self._next_page, size), _seconds(timeout), self._unshow)
+        return Following(partial(self._next_page, size), _seconds(timeout), self._unshow, self._message_turn)
 
     def events(self, timeout: float | None) -> AsyncIterator[Event]:
         """Events in the order in which they were noticed, until none has come for `timeout` seconds."""
-        return Following(self._next_event, _seconds(timeout), self._untell)
+        return Following(self._next_event, _seconds(timeout), self._untell, self._event_turn)
 
     async def _next_message(self, patience: float) -> Message | None:
         page = await self._next_page(1, patience)
@@ -153,24 +155,42 @@ class Incoming:
 class Following(Generic[T]):
     """An iterator over what a function gives, which is told how long to wait, and gives None when it has.
 
-    `put_back`: nobody has seen the item given last; it is the next, of every iterator over the same.
+    `put_back`: nobody has seen the item given last; it is the next, of every iterator over the same. `turn` is whose
+    turn it is to read, the same for iterators over the same: two that wait would be given one item twice.
     """
 
     def __init__(
-        self, following: Callable[[float], Awaitable[T | None]], patience: float, put_back: Callable[[T], None]
+        self,
+        following: Callable[[float], Awaitable[T | None]],
+        patience: float,
+        put_back: Callable[[T], None],
+        turn: trio.Lock,
     ) -> None:
         self._following = following
         self._patience = patience
         self.put_back = put_back
+        self._turn = turn
 
     def __aiter__(self) -> "Following[T]":
         return self
 
     async def __anext__(self) -> T:
-        found = await self._following(self._patience)
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            raise already_reading() from None
+        try:
+            found = await self._following(self._patience)
+        finally:
+            self._turn.release()
         if found is None:
             raise StopAsyncIteration
         return found
+
+
+def already_reading() -> errors.AlreadyReading:
+    """What a second reader is told."""
+    return errors.AlreadyReading("another task or thread is reading these from the same client")
 
 
 async def _happens(event: trio.Event, until: float) -> bool:

@@ -13,7 +13,7 @@ from sottovoce_wire import limits
 from sottovoce_wire.origins import endpoint, may_connect, may_dial
 
 from . import errors
-from ._http import is_untrusted
+from ._http import unreachable
 from .proxies import Proxy, open_proxy
 
 PATH: Final = "/v1/relay"
@@ -99,9 +99,7 @@ async def _dial(origin: str, own: str, proxy: Proxy | None) -> Stream:
             stream = await (_open(origin, own) if proxy is None else _open_through(proxy, origin, own))
             return await _secure(stream, host) if tls else stream
     except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError) as error:
-        if is_untrusted(error):
-            raise errors.ServerUnreachable(f"the certificate of {origin} is not trusted") from None
-        raise errors.ServerUnreachable(f"nothing answers at {origin}") from None
+        raise unreachable(f"nothing answers at {origin}", origin, error) from None
 
 
 async def _open(origin: str, own: str) -> trio.SocketStream:

@@ -17,6 +17,12 @@ from .store.inbox import Unhandled
 
 #: The failure of a message that the application took back.
 CANCELLED: Final = "cancelled"
+#: What a failure means, and what to do. Others are the relay's codes, and faults of one of the two.
+MEANINGS: Final = {
+    "refused": "their device no longer has a mailbox there; if they have set it up anew, send the message again",
+    "expired": "no relay took it for as long as it lives; if it still matters, send it again",
+    "blocked": "you have blocked them; unblock them, and send it again",
+}
 
 
 class Status(StrEnum):
@@ -115,7 +121,9 @@ class Sent:
             if is_over(progress):
                 return
             if progress.failure is not None:
-                raise errors.DeliveryFailed(f"the message does not reach every device ({progress.failure})")
+                raise errors.DeliveryFailed(
+                    f"the message does not reach every device ({progress.failure})", hint=MEANINGS.get(progress.failure)
+                )
             await changed.wait()
 
 

@@ -1,6 +1,8 @@
 """The device's account at the keyserver: making it, publishing its prekeys, renewing them on schedule."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
@@ -15,14 +17,16 @@ from . import errors
 from .crypto import identity, primitives
 from .crypto.identity import DeviceKeys, OwnerKey, RootKey
 from .crypto.prekeys import OwnPrekeys
-from .directory import CounterConflict, Directory, Signer
+from .directory import CounterConflict, Directory, NumberConflict, Signer
 from .local import Local
 from .protocol.opening import ACCEPTED_HANDSHAKES
 from .protocol.state import ContactQueue, Own
 from .store.account import CONTACT, INTAKE, Account, OwnQueue
+from .store.counter import renumber, start_above
 from .store.database import Tables
 from .store.prekeys import STOCK
 
+B = TypeVar("B", wire.Register, wire.Publish)
 T = TypeVar("T")
 
 ONE_TIME_PREKEYS: Final = STOCK
@@ -88,19 +92,20 @@ class Registration:
 
         Cancellation: the name may or may not be registered; calling again finds out."""
 
-        def sign(tables: Tables) -> tuple[wire.Publish, bytes]:
-            return _publish_body(tables, self._now()), _claim(tables, account.account_id, username, self._now())
+        def sign(tables: Tables) -> wire.Register:
+            publish = _publish_body(tables, self._now())
+            claim = _claim(tables, account.account_id, username, self._now())
+            return wire.Register(account.root_public, account.device_list, publish, claim)
 
-        publish, claim = await self._local.transact(sign)
-        request = wire.Register(account.root_public, account.device_list, publish, claim)
-        await self._signed(lambda counter: self._directory.register(_signer(account), counter, request))
+        request, _ = await self._tell(sign, partial(self._directory.register, _signer(account)))
 
         def confirm(tables: Tables) -> None:
             tables.account.set_registered(username)
-            _confirm(tables, publish, self._now())
+            _confirm(tables, request.publish, self._now())
 
         await self._local.transact(confirm)
-        await self._local.transact(lambda tables: tables.account.lock_root())
+        with trio.CancelScope(shield=True):
+            await self._local.transact(lambda tables: tables.account.lock_root())
 
     async def renew(self, account: Account) -> None:
         """Rotate and refill prekeys as their schedule says, and publish if there is anything new or a day has passed.
@@ -127,8 +132,8 @@ class Registration:
     async def _publish(self, account: Account, *, refills: bool) -> int:
         """How many one-time prekeys the keyserver has now. With `refills`, more are made where these are few, in the
         transaction that confirms the publication: else a kill would have them forgotten for a day."""
-        request = await self._local.transact(lambda tables: _publish_body(tables, self._now()))
-        remaining = await self._signed(lambda counter: self._directory.publish(_signer(account), counter, request))
+        publish = partial(self._directory.publish, _signer(account))
+        request, remaining = await self._tell(lambda tables: _publish_body(tables, self._now()), publish)
 
         def confirm(tables: Tables) -> None:
             _confirm(tables, request, self._now())
@@ -138,16 +143,29 @@ class Registration:
         await self._local.transact(confirm)
         return remaining
 
-    async def _signed(self, change: Callable[[int], Awaitable[T]]) -> T:
-        """Make a change under a fresh counter; once more above the keyserver's, if a lost answer left ours behind."""
+    async def _tell(self, sign: Callable[[Tables], B], tell: Callable[[int, B], Awaitable[T]]) -> tuple[B, T]:
+        """Tell the keyserver what `sign` makes of the store; once more with numbers above those that it knows, if this
+        store was put back from a copy and another copy has told it something since."""
+        try:
+            return await self._signed(sign, tell)
+        except NumberConflict as conflict:
+            last = conflict.last
+        if await self._local.transact(lambda tables: start_above(tables, last, self._now())):
+            with suppress(NumberConflict):
+                return await self._signed(sign, tell)
+        raise errors.ServerRefused("the keyserver refuses every number of this device's records")
+
+    async def _signed(self, sign: Callable[[Tables], B], tell: Callable[[int, B], Awaitable[T]]) -> tuple[B, T]:
+        """Under a fresh counter; once more above the keyserver's, if a lost answer left ours behind."""
+        request = await self._local.transact(sign)
         counter = await self._local.transact(lambda tables: tables.account.next_counter())
         try:
-            return await change(counter)
+            return request, await tell(counter, request)
         except CounterConflict as conflict:
             last = conflict.last
         counter = await self._local.transact(lambda tables: tables.account.next_counter(above=last))
         try:
-            return await change(counter)
+            return request, await tell(counter, request)
         except CounterConflict:
             raise errors.ServerRefused("the keyserver refuses every request counter") from None
 
@@ -171,11 +189,19 @@ def _renewal_due(tables: Tables, now: int) -> bool:
     age = now - current.created
     worn = tables.sessions.accepted_count(current.record_id) >= ACCEPTED_HANDSHAKES // 2 and age >= limits.DAY
     if age >= ROTATE_AFTER or age < 0 or worn:
-        tables.prekeys.add(OwnPrekeys.generate(account.device, account.account_id, current.record_id + 1, now))
+        _rotate(tables, account, current.record_id + 1, now)
         return True
     if not tables.prekeys.is_newest_published() or tables.prekeys.unpublished(1):
         return True
     return abs(now - account.published_at) >= PUBLISH_AFTER
+
+
+def _rotate(tables: Tables, account: Account, record_id: int, now: int) -> None:
+    """New prekeys. Those of a store that begins anew are all replaced while the keyserver has not heard of it."""
+    if any(prekey.id == account.one_time_from for prekey in tables.prekeys.unpublished(1)):
+        renumber(tables, record_id, now)
+    else:
+        tables.prekeys.add(OwnPrekeys.generate(account.device, account.account_id, record_id, now))
 
 
 def _publish_body(tables: Tables, now: int) -> wire.Publish:

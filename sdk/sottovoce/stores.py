@@ -43,6 +43,8 @@ def change_passphrase(
     """
     before, after = unlock_by(old, keyring=from_keyring), unlock_by(new, keyring=to_keyring)
     store = Path(path)
+    if store.is_dir():
+        raise errors.StoreFailed(f"{store} is a folder", hint="name a file in it")
     key_file = keyfile.key_path(store)
     if not key_file.is_file():
         raise errors.StoreUnreadable(f"there is no {key_file.name} beside the store", hint="check the path")

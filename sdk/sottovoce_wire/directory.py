@@ -49,8 +49,8 @@ class OneTimePrekey(Body, frozen=True):
 
 
 class Publish(Body, frozen=True):
-    """POST /v1/publish, signed: the device's current records, and one-time prekeys to add (known ids are kept). Those
-    with an id below `one_time_prekeys_from` go."""
+    """POST /v1/publish, signed: the device's current records, and one-time prekeys to add (known ids are kept). Where
+    `one_time_prekeys_from` is greater than before, all that are there go, and of these those below it."""
 
     prekey_record: Record
     contact_record: Record
@@ -114,11 +114,13 @@ class Bundles(Body, frozen=True):
 
 
 class Problem(Body, frozen=True):
-    """Every answer that is not a success: the code, its meaning, and for COUNTER_CONFLICT the last counter."""
+    """Every answer that is not a success: the code, its meaning, for COUNTER_CONFLICT the last counter, and for a
+    BAD_RECORD that goes back the greatest number that the keyserver knows of the device."""
 
     code: Annotated[int, Meta(ge=0, le=9999)]
     detail: Annotated[str, Meta(max_length=400)]
     last_counter: Annotated[int, Meta(ge=0, le=limits.MAX_COUNTER)] | None = None
+    last_number: Annotated[int, Meta(ge=0, le=limits.MAX_COUNTER)] | None = None
 
 
 _B = TypeVar("_B", bound=Body)

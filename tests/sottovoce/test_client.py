@@ -231,7 +231,7 @@ async def test_a_server_that_is_something_else_is_one_clear_error(tmp_path: Path
 
 async def test_a_store_of_another_server_is_refused(shared_server: ServerProcess, tmp_path: Path) -> None:
     await register(tmp_path / "a.db", shared_server, "loyal")
-    with pytest.raises(errors.WrongServer, match=f"belongs to {shared_server.url}, not to http://127.0.0.1:1$"):
+    with pytest.raises(errors.WrongServer, match=f"belongs to {shared_server.url}, not to http://127.0.0.1:1\n"):
         async with open_client(tmp_path / "a.db", server="http://127.0.0.1:1"):
             pass
 

@@ -14,7 +14,7 @@ from sottovoce import errors
 from sottovoce.crypto import identity
 from sottovoce.crypto.identity import RootKey
 from sottovoce.crypto.prekeys import OwnPrekeys
-from sottovoce.directory import CounterConflict, Directory, Signer
+from sottovoce.directory import CounterConflict, Directory, NumberConflict, Signer
 from sottovoce.network import Internet
 from sottovoce.store.account import INTAKE
 from sottovoce_wire import directory as wire
@@ -214,6 +214,16 @@ async def test_a_counter_that_was_used_names_the_last(bob: Person) -> None:
     request = wire.Publish(bundle.prekey_record, bundle.contact_record, [])
     async with answering(answer, 409) as directory:
         with pytest.raises(CounterConflict) as conflict:
+            await directory.publish(Signer(bob.own.account_id, bob.own.device), 3, request)
+    assert conflict.value.last == 41
+
+
+async def test_records_that_go_back_name_the_greatest_number(bob: Person) -> None:
+    answer = wire.encode(wire.Problem(Code.BAD_RECORD, "back", last_number=41))
+    bundle = honest(bob).bundles[0]
+    request = wire.Publish(bundle.prekey_record, bundle.contact_record, [])
+    async with answering(answer, 422) as directory:
+        with pytest.raises(NumberConflict) as conflict:
             await directory.publish(Signer(bob.own.account_id, bob.own.device), 3, request)
     assert conflict.value.last == 41
 

@@ -25,8 +25,28 @@ async def test_a_certificate_that_nobody_signed_is_named_as_the_reason(nursery: 
     with pytest.raises(errors.ServerUnreachable, match=r"certificate of https://localhost:.* is not trusted"):
         await http.request("GET", "/livez", b"", {})
     await http.aclose()
-    with pytest.raises(errors.ServerUnreachable, match=r"certificate of https://localhost:.* is not trusted"):
+    with pytest.raises(
+        errors.ServerUnreachable, match=r"certificate of https://localhost:.* is not trusted"
+    ) as refused:
         await Internet().with_link(origin, origin, never)
+    assert "public authorities" in refused.value.diagnostics()
+    http = Internet().http(server.url.replace("https:", "http:"))
+    with pytest.raises(errors.WrongServer) as wrong:
+        await http.request("GET", "/livez", b"", {})
+    await http.aclose()
+    assert "try https://" in wrong.value.diagnostics()
+    server.stop.set()
+
+
+async def test_where_no_tls_is_spoken_it_says_so(nursery: trio.Nursery) -> None:
+    server = await start_server(nursery, lambda _: [])
+    origin = server.url.replace("http:", "https:")
+    http = Internet().http(origin)
+    for attempt in (http.request("GET", "/livez", b"", {}), Internet().with_link(origin, origin, never)):
+        with pytest.raises(errors.ServerUnreachable, match="does not speak TLS") as refused:
+            await attempt
+        assert "try http://" in refused.value.diagnostics()
+    await http.aclose()
     server.stop.set()
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import trio
+import trio.testing
 
-from sottovoce import events
+from sottovoce import errors, events
 from sottovoce.incoming import CHANGES_KEPT, Following, Incoming
 from sottovoce.local import Local
 from sottovoce.message import Message, Sent
@@ -102,6 +104,21 @@ async def test_what_nobody_has_seen_is_shown_by_whichever_iterator_is_asked_next
     assert [(await anext(messages)).text, inbox.handled] == ["0", []]
     assert seen(await anext(pages)) == [("1", 1), ("2", 1)]
     assert inbox.handled == ["0"]
+
+
+@pytest.mark.parametrize("stream", ["messages", "events"])
+async def test_a_second_reader_is_refused_while_one_waits_and_not_after(inbox: Inbox, stream: str) -> None:
+    """They would be given one and the same."""
+    incoming = inbox.incoming()
+    assert [message.text async for message in incoming.messages(0)] == ["0", "1", "2"]
+    read = getattr(incoming, stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(anext, read(None))
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(errors.AlreadyReading):
+            await anext(incoming.pages(2, 0) if stream == "messages" else read(0))
+        nursery.cancel_scope.cancel()
+    assert [item async for item in read(0)] == []
 
 
 async def test_what_is_counted_while_an_event_is_in_hand_is_an_event_of_its_own(inbox: Inbox) -> None:

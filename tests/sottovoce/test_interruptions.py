@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from sottovoce import _bridge, aio, client, sync
+from sottovoce import _bridge, aio, client, errors, sync
 from sottovoce._bridge import Hosted, TrioThread, trio_thread
 from sottovoce.incoming import Incoming
 from sottovoce.local import Local
@@ -143,6 +144,51 @@ def test_a_task_that_is_cancelled_when_its_message_has_come_has_not_seen_it(
         message = await anext(me.messages())
         assert (message.text, message.attempt) == ("0", 1)
         assert [(each.text, each.attempt) for each in await anext(me.pages(2))] == [("1", 1), ("2", 1)]
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_asks_while_another_waits_is_refused_and_the_other_is_given_what_comes() -> None:
+    with sync_world() as world:
+        me, friend = world.person("me", accept_everyone=True), world.person("friend", accept_everyone=True)
+        first = me.messages()
+        slot = me._hosted.slot("messages")
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(next, first)
+            while slot.is_taken:
+                sync._wait(world._hosted.thread.call(trio.lowlevel.checkpoint))
+            for second in (first, me.messages(), me.pages()):
+                with pytest.raises(errors.AlreadyReading) as refused:
+                    next(second)
+            assert "queue" in refused.value.diagnostics()
+            friend.send("me", "hello")
+            assert reading.result(PATIENCE).text == "hello"
+        assert list(me.messages(timeout=0)) == []
+
+
+def test_a_task_that_asks_while_another_has_not_taken_its_message_costs_nobody_the_message(
+    hosted: tuple[Hosted[client.Client], client.Client],
+) -> None:
+    """Its loop is busy when the message comes, and then it is cancelled."""
+    host, inner = hosted
+
+    async def begun(me: aio.Client) -> asyncio.Future[aio.Message]:
+        """A task whose call has ended, and which does not know it yet."""
+        reading = asyncio.ensure_future(anext(me.messages()))
+        await asyncio.sleep(0)
+        while host.thread.unfinished:
+            _ = [sync._wait(host.thread.call(trio.lowlevel.checkpoint))]
+        return reading
+
+    async def main() -> None:
+        me = aio.Client(host, inner)
+        first, second = await begun(me), await begun(me)
+        first.cancel()
+        _, refused = await asyncio.gather(first, second, return_exceptions=True)
+        assert first.cancelled()
+        assert isinstance(refused, errors.AlreadyReading)
+        message = await anext(me.messages())
+        assert (message.text, message.attempt) == ("0", 1)
 
     asyncio.run(main())
 

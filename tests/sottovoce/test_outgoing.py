@@ -13,27 +13,15 @@ from sottovoce.crypto.identity import DeviceKeys, RootKey
 from sottovoce.message import Status
 from sottovoce.store.database import Tables
 from sottovoce.testing import World
-from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from sottovoce_wire import records
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
 from sottovoce_wire.records import ListFlag
 from tests.sottovoce.worlds import PATIENCE, acquaint, look, texts, until
-
-
-@pytest.fixture
-def world(sottovoce_world: World) -> World:
-    return sottovoce_world
-
-
-@pytest.fixture
-async def alice(world: World) -> Client:
-    return await world.person("alice", accept_everyone=True)
-
-
-@pytest.fixture
-async def bob(world: World) -> Client:
-    return await world.person("bob", accept_everyone=True)
+from tests.sottovoce.worlds import alice as alice
+from tests.sottovoce.worlds import bob as bob
+from tests.sottovoce.worlds import sottovoce_world as sottovoce_world
+from tests.sottovoce.worlds import world as world
 
 
 def root_of(tables: Tables) -> RootKey:

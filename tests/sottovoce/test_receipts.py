@@ -13,31 +13,19 @@ from sottovoce.protocol import receipts as rules
 from sottovoce.protocol.content import MAX_RECEIPT
 from sottovoce.store.database import Tables
 from sottovoce.testing import World
-from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from sottovoce_wire import limits
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
 from tests.servers import ServerProcess
 from tests.sottovoce.test_client import open_client
 from tests.sottovoce.worlds import acquaint, look, texts, until
+from tests.sottovoce.worlds import alice as alice
+from tests.sottovoce.worlds import bob as bob
+from tests.sottovoce.worlds import sottovoce_world as sottovoce_world
+from tests.sottovoce.worlds import world as world
 
 #: By then every receipt that is owed has gone out.
 LONG = 60
-
-
-@pytest.fixture
-def world(sottovoce_world: World) -> World:
-    return sottovoce_world
-
-
-@pytest.fixture
-async def alice(world: World) -> Client:
-    return await world.person("alice", accept_everyone=True)
-
-
-@pytest.fixture
-async def bob(world: World) -> Client:
-    return await world.person("bob", accept_everyone=True)
 
 
 def owed(tables: Tables) -> int:

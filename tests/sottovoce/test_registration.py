@@ -1,23 +1,32 @@
 """Prekeys are renewed on schedule, and a device whose published ones are stale sends nothing before that."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from sottovoce import errors, registration
+from sottovoce import Client, errors, registration
+from sottovoce.client import UPKEEP_EVERY, Choices, running
 from sottovoce.crypto import identity
-from sottovoce.directory import CounterConflict, Directory, Signer
+from sottovoce.directory import CounterConflict, Directory, NumberConflict, Signer
 from sottovoce.local import Local, now_ms
 from sottovoce.registration import ONE_TIME_PREKEYS, REFILL_BELOW, STALE_AFTER, Registration, _confirm, _publish_body
-from sottovoce.store.account import Account
-from sottovoce.store.counter import start_anew
-from sottovoce.store.database import Tables
+from sottovoce.store.account import Account, AccountTable
+from sottovoce.store.counter import NUMBERS, start_anew
+from sottovoce.store.database import Tables, open_store
+from sottovoce.testing import World
+from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
+from sottovoce.testing.network import ORIGIN
 from sottovoce_wire import directory as wire
 from sottovoce_wire import limits, records
 from tests.sottovoce.people import Person
+from tests.sottovoce.worlds import look
 
 T = TypeVar("T")
 DAY = limits.DAY
@@ -27,10 +36,11 @@ KILLED_AFTER = 4
 
 @dataclass
 class Keyserver(Directory):
-    """What a device tells its keyserver; `away` and `last_counter` make it difficult."""
+    """What a device tells its keyserver; `away`, `last_counter` and `last_number` make it difficult."""
 
     away: bool = False
     last_counter: int = 0
+    last_number: int | None = None
     remaining: int = ONE_TIME_PREKEYS
     taken: list[wire.Publish] = field(default_factory=list)
     name_taken: bool = False
@@ -49,6 +59,8 @@ class Keyserver(Directory):
         if counter <= self.last_counter:
             raise CounterConflict(self.last_counter)
         self.last_counter = counter
+        if self.last_number is not None:
+            raise NumberConflict(self.last_number)
         self.taken.append(request)
         self.remaining += len(request.one_time_prekeys)
         return self.remaining
@@ -174,6 +186,48 @@ async def test_after_a_restore_the_first_publication_replaces_every_one_time_pre
     ]
 
 
+async def test_a_beginning_that_the_keyserver_has_not_heard_of_is_lifted_with_the_record_id(
+    alice: Person, account: Account
+) -> None:
+    """Another copy may have told it of one with the same id, and other keys; its record id was smaller then."""
+    now = now_ms() // 1000
+    with alice.store.transaction() as tables:
+        start_anew(tables, now)
+    keyserver = Keyserver()
+    await Registration(later(alice, 8 * DAY), keyserver).renew(account)
+    (request,) = keyserver.taken
+    assert keyserver.record_ids() == [request.one_time_prekeys_from - 1]
+    assert request.one_time_prekeys_from > now + ONE_TIME_PREKEYS
+    assert len(request.one_time_prekeys) == ONE_TIME_PREKEYS
+    await Registration(later(alice, 16 * DAY), keyserver).renew(account)
+    assert keyserver.taken[1].one_time_prekeys_from == request.one_time_prekeys_from
+
+
+@pytest.mark.parametrize("last", [NUMBERS, limits.MAX_COUNTER])
+async def test_a_keyserver_cannot_use_up_a_devices_numbers(alice: Person, account: Account, last: int) -> None:
+    """It names one of the last; a device that believed it could never again be put back from a copy."""
+    refused = Registration(later(alice, 2 * DAY), Keyserver(last_number=last))
+    with pytest.raises(errors.ServerRefused):
+        await refused.renew(account)
+    keyserver = Keyserver()
+    await Registration(later(alice, 2 * DAY), keyserver).renew(account)
+    assert (keyserver.record_ids(), keyserver.taken[0].one_time_prekeys_from) == ([1], 0)
+
+
+async def test_a_keyserver_that_refuses_every_number_fills_no_store(alice: Person, account: Account) -> None:
+    local, keyserver = later(alice, 2 * DAY), Keyserver(last_number=1_000)
+    for _ in range(4):
+        with pytest.raises(errors.ServerRefused):
+            await Registration(local, keyserver).renew(account)
+    with alice.store.transaction() as tables:
+        assert len(tables.prekeys.unpublished(1_000)) == ONE_TIME_PREKEYS
+        assert len(tables.prekeys._execute("SELECT 1 FROM prekeys").fetchall()) == 2
+        assert tables.prekeys.one_time(1) is not None
+    keyserver.last_number = None
+    await Registration(local, keyserver).renew(account)
+    assert keyserver.record_ids() == [keyserver.taken[0].one_time_prekeys_from - 1]
+
+
 async def test_the_root_key_signs_the_name_and_is_locked_away(alice: Person) -> None:
     keyserver = Keyserver(name_taken=True)
     with alice.store.transaction() as tables:
@@ -194,3 +248,48 @@ async def test_a_counter_that_fell_behind_is_caught_up_with(alice: Person, accou
     keyserver = Keyserver(last_counter=1_000)
     await Registration(later(alice, 2 * DAY), keyserver).renew(account)
     assert keyserver.last_counter == 1_001
+
+
+@asynccontextmanager
+async def newcomer(world: World, folder: Path) -> AsyncIterator[Client]:
+    """A client on a store of its own, which is not registered yet."""
+    local = Local(open_store(folder / "store.db"), inline=True, clock=world.clock.milliseconds(timedelta()))
+    async with running(local, world.network.of("alice"), ORIGIN, Choices()) as client:
+        yield client
+
+
+async def cancel_at(client: Client, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register, and be cancelled in the transaction that calls this method of the account's table."""
+    real = getattr(AccountTable, method)
+    with trio.CancelScope() as scope, monkeypatch.context() as patched:
+
+        def called(table: AccountTable, *values: object) -> None:
+            real(table, *values)
+            scope.cancel()
+
+        patched.setattr(AccountTable, method, called)
+        await client.register("alice")
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("method", ["set_registered", "lock_root"])
+async def test_a_registration_that_was_cancelled_at_its_end_is_found_by_calling_again(
+    sottovoce_world: World, autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async with newcomer(sottovoce_world, tmp_path) as client:
+        await cancel_at(client, method, monkeypatch)
+        with pytest.raises(errors.AlreadyRegistered):
+            await client.register("bob")
+        await client.register("alice")
+        assert client.username == "alice"
+        sottovoce_world.clock.advance(days=1)
+        await trio.sleep(UPKEEP_EVERY)
+        assert len(sottovoce_world.network.keyserver.given("alice")) == 2, "nobody looks after its prekeys"
+
+
+async def test_a_registration_that_was_cancelled_leaves_no_root_key_open(
+    sottovoce_world: World, autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with newcomer(sottovoce_world, tmp_path) as client:
+        await cancel_at(client, "set_registered", monkeypatch)
+        assert await look(client, lambda tables: tables.account.root()) is None

@@ -2,12 +2,14 @@
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from sottovoce import errors
 from sottovoce.protocol.state import Incoming
+from sottovoce.store import check, keyfile
 from sottovoce.store.database import open_store
 from sottovoce.store.unlock import KEY_FILE, Keyring, Passphrase, Unlock
 from sottovoce.stores import change_passphrase, check_store, read_intact
@@ -231,6 +233,18 @@ def test_reading_can_end_early_and_lets_the_store_go(path: Path) -> None:
     open_store(path).close()
 
 
+def test_while_messages_are_read_no_key_of_the_root_key_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application may keep the iterator for as long as it likes."""
+    known = keyfile.read_keys(keyfile.key_path(path), KEY_FILE)
+    monkeypatch.setattr(check, "_read_keys", lambda *_: keyfile.Keys(known.database, known.root))
+    before = sys.getrefcount(known.root)
+    reading = read_intact(path)
+    next(reading)
+    now = sys.getrefcount(known.root)  # an assertion would count itself
+    assert now == before
+    reading.close()
+
+
 def test_nothing_of_a_message_is_in_what_is_printed_of_it(path: Path) -> None:
     reading = read_intact(path)
     assert "message 0" not in repr(next(reading))
@@ -243,3 +257,9 @@ def test_a_locked_store_is_checked_with_its_passphrase_alone(path: Path) -> None
         check_store(path)
     assert check_store(path, passphrase="right").is_intact
     assert len(list(read_intact(path, passphrase="right"))) == MESSAGES
+
+
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_folder_has_no_passphrase_to_change(path: str) -> None:
+    with pytest.raises(errors.StoreFailed, match="is a folder"):
+        change_passphrase(path, None, "correct horse")

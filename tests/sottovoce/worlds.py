@@ -3,14 +3,33 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import pytest
 import trio
 
 from sottovoce import Client
 from sottovoce.store.database import Tables
+from sottovoce.testing import World
+from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 
 T = TypeVar("T")
 #: Seconds of the world's time, which costs none.
 PATIENCE = 600
+
+
+@pytest.fixture
+def world(sottovoce_world: World) -> World:
+    """The kit's fixture under a shorter name. Nothing takes time where a test asks for `autojump_clock` too."""
+    return sottovoce_world
+
+
+@pytest.fixture
+async def alice(world: World) -> Client:
+    return await world.person("alice", accept_everyone=True)
+
+
+@pytest.fixture
+async def bob(world: World) -> Client:
+    return await world.person("bob", accept_everyone=True)
 
 
 async def texts(client: Client, count: int) -> list[str]:

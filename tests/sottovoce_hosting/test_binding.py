@@ -35,7 +35,7 @@ async def test_without_a_public_url_only_loopback_is_listened_on(host: str) -> N
 async def test_a_port_in_use_is_named() -> None:
     [listener], address = await bind(HostingSettings(port=0))
     port = int(address.url.rpartition(":")[2])
-    with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1 port {port}: "):
+    with pytest.raises(StartError, match=f"127.0.0.1 port {port}: .*; a server may be running there"):
         await bind(HostingSettings(port=port))
     await listener.aclose()
 

@@ -1,9 +1,11 @@
 """The commands that every server has, of a program made for these tests."""
 
+import os
 import sqlite3
+import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -265,6 +267,29 @@ def test_a_copy_that_was_put_back_forgets_what_is_out_of_date_and_says_how_much(
     assert "bakery.db is ready: 2 rows" in printed
     assert "mill.db is ready: 0 rows" in printed
     assert "numbers = 0" in run("db", "stats")[1]
+
+
+def test_a_copy_beside_a_running_server_is_left_as_it_is(run: Run) -> None:
+    """Also where the server has only the last of the databases open."""
+    assert run("db", "upgrade")[0] == 0
+    write(Path("sottovoce-data/bakery.db"), "INSERT INTO numbers VALUES (1), (2)")
+    with hold_lock(Path("sottovoce-data/mill.db.lock")):
+        said = "sottovoce-bakery: a server is running on this data: stop it first\n"
+        assert run("db", "restored") == (1, "", said)
+    assert "numbers = 2" in run("db", "stats")[1]
+
+
+def test_a_reader_that_leaves_is_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        code, _, errors = run("config", "show")
+        sys.stdout.close()  # what the command has put in its place
+        monkeypatch.undo()
+        with suppress(BrokenPipeError):
+            pipe.close()
+    assert (code, errors) == (1, "")
 
 
 def test_where_no_copy_was_put_back_none_is_made(run: Run) -> None:

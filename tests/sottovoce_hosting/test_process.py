@@ -1,11 +1,13 @@
 """What a process says when it cannot go on: one line, with the reason that a person can do something about."""
 
+from pathlib import Path
+
 import pytest
 
 from sottovoce_hosting.database import DatabaseError
 from sottovoce_hosting.errors import StartError
 from sottovoce_hosting.lockfile import LockHeld
-from sottovoce_hosting.process import reason
+from sottovoce_hosting.process import _printable, reason
 
 
 def raised(error: Exception) -> Exception:
@@ -34,3 +36,7 @@ def test_any_other_error_is_named_by_type_and_place_without_its_words() -> None:
     assert said.startswith("internal error: ValueError at ")
     assert "test_process:" in said
     assert "secret" not in said
+
+
+def test_a_folder_whose_name_no_terminal_can_show_is_still_one_line() -> None:
+    assert _printable(Path("/data\n\udcff/ä")) == "/data??/ä"

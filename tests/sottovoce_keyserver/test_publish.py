@@ -42,7 +42,8 @@ async def test_records_do_not_go_back(registered: ServedKeyserver, alice: Person
         phone.publish(prekey_record=phone.prekeys(record_id=4), contact_record=phone.contact(sequence=6)),
         phone.publish(prekey_record=phone.prekeys(record_id=6), contact_record=phone.contact(sequence=4)),
     ):
-        registered.assert_refused(await registered.publish(phone, older), 422, Code.BAD_RECORD, "go back")
+        problem = registered.assert_refused(await registered.publish(phone, older), 422, Code.BAD_RECORD, "go back")
+        assert problem.last_number == 5
     [bundle] = (await registered.bundles(alice)).bundles
     assert (bundle.prekey_record, bundle.contact_record) == (newer.prekey_record, newer.contact_record)
 
@@ -91,20 +92,41 @@ async def test_an_older_publication_that_is_repeated_does_not_bring_a_key_back_e
     assert bundle.one_time_prekey.id == 10
 
 
-async def test_a_device_can_have_its_older_one_time_prekeys_dropped_for_good(
+async def test_a_device_that_begins_anew_has_all_its_one_time_prekeys_replaced_for_good(
     registered: ServedKeyserver, alice: Person
 ) -> None:
     """As one whose store was put back from a copy wants it: it lacks the private parts of some. Said twice, it is the
-    same, and an older publication brings none back."""
-    replacing = alice.phone.publish(range(5, 8), one_time_prekeys_from=6)
-    for body in (replacing, replacing, alice.phone.publish(range(3, 6))):
-        answer = await registered.publish(alice.phone, body)
-        assert registered.body(wire.Published, answer).one_time_prekeys == 2
+    same, and an older publication is refused."""
+    begun = alice.phone.publish(range(1, 8), one_time_prekeys_from=2)
+    for expected in (6, 6):
+        answer = await registered.publish(alice.phone, begun)
+        assert registered.body(wire.Published, answer).one_time_prekeys == expected
+    answer = await registered.publish(alice.phone, alice.phone.publish(range(8, 9)))
+    problem = registered.assert_refused(answer, 422, Code.BAD_RECORD, "go back")
+    assert problem.last_number == 7
     taken = []
-    for _ in range(3):
+    for _ in range(7):
         [bundle] = (await registered.bundles(alice)).bundles
         taken.append(bundle.one_time_prekey and bundle.one_time_prekey.id)
-    assert taken == [6, 7, None]
+    assert taken == [2, 3, 4, 5, 6, 7, None]
+
+
+async def test_a_device_that_begins_anew_within_what_it_published_is_known_by_its_new_keys(
+    registered: ServedKeyserver, alice: Person
+) -> None:
+    """It was put back twice, soon after another: the second time it makes other keys under some of the same ids."""
+    await registered.publish(alice.phone, alice.phone.publish(range(10, 20), one_time_prekeys_from=10))
+    other = [wire.OneTimePrekey(number, bytes([number] * 32)) for number in (15, 16)]
+    body = wire.Publish(alice.phone.prekeys(), alice.phone.contact(), other, 15)
+    taken = []
+    for expected in (2, 1, 0):
+        answer = await registered.publish(alice.phone, body)
+        assert registered.body(wire.Published, answer).one_time_prekeys == expected
+        [bundle] = (await registered.bundles(alice)).bundles
+        taken.append(bundle.one_time_prekey)
+    assert taken == [*other, None]
+    answer = await registered.publish(alice.phone, alice.phone.publish(range(15, 20), one_time_prekeys_from=15))
+    assert registered.body(wire.Published, answer).one_time_prekeys == 3
 
 
 async def test_what_a_device_drops_are_its_own_one_time_prekeys(

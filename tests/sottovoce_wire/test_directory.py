@@ -32,6 +32,7 @@ BODIES: list[Body] = [
     BUNDLE,
     directory.Bundles(b"r" * 32, b"l" * 274, [BUNDLE]),
     directory.Problem(402, "the counter is not above the last", 7),
+    directory.Problem(406, "a record must not go back", last_number=7),
     directory.Problem(404, "no such name"),
 ]
 each_body = pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("contact_record", sa.LargeBinary),
         sa.Column("sequence", sa.BigInteger),
         sa.Column("expires", sa.BigInteger),
+        sa.Column("one_time_from", sa.BigInteger, nullable=False),
         sa.Column("greatest_prekey_id", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )

@@ -5,7 +5,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import trio
 
 from .. import Client, Event, Message, Sent, errors, events, invites, open_client
+from ..message import MEANINGS
 from ..protocol.content import MAX_TEXT
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
@@ -22,6 +23,7 @@ Work: TypeAlias = Callable[[], Awaitable[None]]
 DEFAULT_SERVER: Final = "http://127.0.0.1:8480"
 #: Messages encrypted ahead of the relay's answers, so that a long input does not fill the store first.
 AHEAD: Final = 512
+_KEPT: Final = "kept in the store, they go out next time"
 #: Not printable by themselves, but part of text: line ends, tabs, and the joiners of many scripts and emoji.
 _HARMLESS: Final = "\n\t\u200c\u200d"
 
@@ -64,7 +66,7 @@ async def _tell(client: Client, command: str, partner: str = "") -> None:
         if isinstance(event, events.RequestArrived) and event.account_id == partner:
             await client.accept(partner)
             continue
-        line = _line(event, command)
+        line = await _failed(client, event) if isinstance(event, events.MessageFailed) else _line(event, command)
         if line and line != told:
             print(f"sottovoce: {printable(line)}", file=sys.stderr)
         told = line or told
@@ -95,11 +97,15 @@ def _line(event: Event, command: str) -> str:
             return f"{count} messages expired before this device came"
         case events.MessagesUnreadable(count=count):
             return f"{count} envelopes could not be read"
-        case events.MessageFailed(account_id=who, reason=reason):
-            return f"a message to {who} will not arrive ({reason})"
         case events.StoreRestored():
             return "this store is an older copy; new sessions are made"
     return ""
+
+
+async def _failed(client: Client, event: events.MessageFailed) -> str:
+    """In words, by the name under which the person knows whom they wrote to."""
+    who = (await client.contact(event.account_id)).name or event.account_id
+    return f"a message to {who} does not reach every device: {MEANINGS.get(event.reason, event.reason)}"
 
 
 async def register(place: Place, name: str) -> None:
@@ -135,8 +141,9 @@ async def send(place: Place, to: str, text: str, wait: float) -> None:
     async with opened(place) as client:
         outgoing = _Outgoing(client, to, wait)
         work = outgoing.send_lines if text == "-" else partial(outgoing.send, text)
-        await beside(partial(_tell, client, place.command), work)
-        await outgoing.finish()
+        async with outgoing.interruptible():
+            await beside(partial(_tell, client, place.command), work)
+            await outgoing.finish()
 
 
 async def listen(place: Place, json: bool, count: int | None, accept_everyone: bool) -> None:
@@ -163,7 +170,8 @@ async def chat(place: Place, to: str, json: bool, wait: float) -> None:
             tell = partial(_tell, client, place.command, partner)
             await beside(tell, partial(_print_messages, client, json, None))
 
-        await beside(hear, talk)
+        async with outgoing.interruptible():
+            await beside(hear, talk)
 
 
 async def beside(other: Work, main: Work) -> None:
@@ -268,11 +276,24 @@ class _Outgoing:
         while self._unanswered:
             await self._settle_first()
 
+    @asynccontextmanager
+    async def interruptible(self) -> AsyncGenerator[None, None]:
+        """If the block is interrupted, a line on stderr says what becomes of messages that are not sent yet."""
+        try:
+            yield
+        except BaseException as ended:
+            if not isinstance(ended, Exception):
+                with trio.CancelScope(shield=True), suppress(errors.SottovoceError):
+                    waiting = [sent for sent in self._unanswered if await sent.status() == "waiting"]
+                    if waiting:
+                        print(f"sottovoce: {len(waiting)} not sent yet; {_KEPT}", file=sys.stderr)
+            raise
+
     async def _settle_first(self) -> None:
         """Wait for the oldest. Raises NotSent if the relay accepts nothing in time, DeliveryFailed if it refuses."""
         with trio.move_on_after(self._wait) as patience:
             await self._unanswered[0].wait_sent()
         if patience.cancelled_caught:
             reason = self._client.trouble or "the server does not answer"
-            raise NotSent(f"{len(self._unanswered)} not sent yet ({reason}); kept in the store, they go out next time")
+            raise NotSent(f"{len(self._unanswered)} not sent yet ({reason}); {_KEPT}")
         self._unanswered.popleft()

@@ -48,28 +48,20 @@ class State(enum.Enum):
     WAITING = enum.auto()  # a sender's link with one Send unanswered
 
 
+_TO_OWNERS: Final = (
+    frames.Done,
+    frames.Failed,
+    frames.Deliver,
+    frames.Acked,
+    frames.CaughtUp,
+    frames.Gap,
+    frames.DeliverNow,
+    frames.Pong,
+)
 _EXPECTED: Final[dict[State, tuple[type, ...]]] = {
     State.GREETING: (frames.Welcome,),
-    State.PROVING: (
-        frames.Done,
-        frames.Failed,
-        frames.Deliver,
-        frames.Acked,
-        frames.CaughtUp,
-        frames.Gap,
-        frames.DeliverNow,
-        frames.Pong,
-    ),
-    State.RECEIVING: (
-        frames.Done,
-        frames.Failed,
-        frames.Deliver,
-        frames.Acked,
-        frames.CaughtUp,
-        frames.Gap,
-        frames.DeliverNow,
-        frames.Pong,
-    ),
+    State.PROVING: _TO_OWNERS,
+    State.RECEIVING: _TO_OWNERS,
     State.READY: (frames.Pong,),
     State.WAITING: (frames.SendResults, frames.Pong),
 }

@@ -24,7 +24,7 @@ CONTACT: Final = "contact"
 @dataclass(frozen=True, slots=True)
 class Account:
     """The account row, with its keys parsed. `server` is the keyserver's origin, `relay` that of the queues' relay.
-    The keyserver hands out no one-time prekey with an id below `one_time_from`."""
+    The one-time prekeys that the keyserver is to hand out begin with `one_time_from`."""
 
     server: str
     root_public: bytes
@@ -140,7 +140,7 @@ class AccountTable:
         self._execute("UPDATE account SET published_at = ?", (now,))
 
     def set_one_time_from(self, prekey_id: int) -> None:
-        """The keyserver is to hand out no one-time prekey with a smaller id."""
+        """Those that the keyserver is to hand out begin with this id; all others it drops."""
         self._execute("UPDATE account SET one_time_from = ?", (prekey_id,))
 
     def next_counter(self, above: int = 0) -> int:

@@ -117,8 +117,8 @@ def check(path: Path, unlock: Unlock, progress: Progress | None = None) -> Store
     """Read all of the store at `path` and say what is wrong with it. `progress` counts tables.
 
     Raises what `open_store` raises; StoreUnreadable only if not even its list of tables can be read."""
-    with _copied(path, unlock) as (connection, is_truncated, keys), translated():
-        parsed = [*_PARSED, ("account", "wrapped_root, root_public", RootLock(keys.root).unwrap)]
+    with _copied(path, unlock) as (connection, is_truncated, root_lock), translated():
+        parsed = [*_PARSED, ("account", "wrapped_root, root_public", root_lock.unwrap)]
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         found = []
         for done, name in enumerate(sorted(names)):
@@ -158,7 +158,8 @@ def read_messages(path: Path, unlock: Unlock, progress: Progress | None = None) 
     """The received messages that can be read, in the order of arrival. `progress` counts places in that order.
 
     The copy goes when the iterator is used up or closed. Raises what `check` raises."""
-    with _copied(path, unlock) as (connection, *_), translated():
+    with _copied(path, unlock) as (connection, _, root_lock), translated():
+        root_lock.drop()  # the application may keep the iterator for as long as it likes
         last, position = _last(connection), 0
         end = last or _BEYOND
         while position < end:
@@ -192,8 +193,9 @@ def _last(connection: apsw.Connection) -> int | None:
 
 
 @contextmanager
-def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool, Keys]]:
-    """A copy of a store that nobody uses meanwhile, open to be read, whether its end is missing, and its keys."""
+def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool, RootLock]]:
+    """A copy of a store that nobody uses meanwhile, open to be read, whether its end is missing, and what opens its
+    root key. No key stays here while the caller works."""
     if not path.is_file():
         raise errors.StoreUnreadable(f"there is no store at {path}", hint="check the path")
     copy = path.with_name(path.name + ".copy")
@@ -205,7 +207,9 @@ def _copied(path: Path, unlock: Unlock) -> Iterator[tuple[apsw.Connection, bool,
                 is_truncated = _unlock_copy(connection, copy, keys.database)
                 if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
                     raise errors.StoreUnreadable("the store is empty", hint="restore it from a backup")
-                yield connection, is_truncated, keys
+                root_lock = RootLock(keys.root)
+                del keys
+                yield connection, is_truncated, root_lock
         except OSError as error:
             raise errors.StoreFailed(f"cannot copy {path.name}: {error.strerror}") from None
         finally:

@@ -96,13 +96,35 @@ def start_anew(tables: "Tables", now: int) -> None:
     the keyserver may know with another meaning. Of the one-time prekeys there, it lacks those that were made since: all
     of them are replaced. `now` in unix seconds."""
     healing.restored(tables, now)
-    above = now if now < NUMBERS else 0
-    tables.account.skip_to(above)
-    tables.prekeys.skip_to(above)
-    account, current = tables.account.get(), tables.prekeys.current()
-    if account is not None and current is not None:
-        record_id = max(current.record_id + 1, above)
-        tables.prekeys.add(OwnPrekeys.generate(account.device, account.account_id, record_id, now))
-        tables.account.set_one_time_from(tables.prekeys.begin_one_time())
-        tables.prekeys.make_one_time(STOCK)
+    renumber(tables, now if now < NUMBERS else 0, now)
     tables.events.add(StoreRestored(datetime.fromtimestamp(now, UTC)))
+
+
+def start_above(tables: "Tables", last: int, now: int) -> bool:
+    """The keyserver says that it knows this device by numbers up to `last`, and refuses what has smaller ones: new
+    ones above them, in the place of what it refused. False if it names one that nobody reaches who counts honestly: of
+    those behind it this store would have too few."""
+    current = tables.prekeys.current()
+    if current is None or max(last, current.record_id, tables.prekeys.last_one_time()) >= NUMBERS:
+        return False
+    above = max(last, current.record_id) + 1
+    tables.prekeys.drop_refused()
+    renumber(tables, above, now)
+    return True
+
+
+def renumber(tables: "Tables", at_least: int, now: int) -> None:
+    """New prekeys, and one-time prekeys in the place of all at the keyserver, under numbers never used here and of at
+    least `at_least`; nothing in a store without an account.
+
+    The one-time prekeys begin right above the record id. So a record id that is new to the keyserver brings a beginning
+    that is new to it, whatever other copies of this store have told it."""
+    account, current = tables.account.get(), tables.prekeys.current()
+    if account is None or current is None:
+        return
+    record_id = max(at_least, current.record_id + 1, tables.prekeys.last_one_time())
+    tables.account.skip_to(record_id)
+    tables.prekeys.skip_to(record_id)
+    tables.prekeys.add(OwnPrekeys.generate(account.device, account.account_id, record_id, now))
+    tables.account.set_one_time_from(tables.prekeys.begin_one_time())
+    tables.prekeys.make_one_time(STOCK)

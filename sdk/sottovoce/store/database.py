@@ -44,6 +44,7 @@ _PRAGMAS: Final = (
 )
 #: The write-ahead log holds older versions of pages, and so keys that were wiped since; it is emptied this often.
 COMMITS_IN_LOG: Final = 64
+_NO_KEY: Final = "name another file; if it is a store, restore it and its .key file from one backup"
 DAMAGED: Final = (
     "close it; sottovoce.check_store says what is damaged, sottovoce.read_intact reads the messages that are left;"
     " then restore the store and the .key file beside it from one backup"
@@ -244,6 +245,7 @@ def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
     """The lock of the store at `path`, for whoever closes it; let go if the block raises. Raises StoreInUse,
     StoreFailed."""
     try:
+        _refuse_other(path)
         if make_folder:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = lock.take_lock(path)
@@ -258,15 +260,22 @@ def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
+def _refuse_other(path: Path) -> None:
+    """Nothing is put beside a folder or a file that is no store. Raises StoreFailed, StoreUnreadable."""
+    if path.is_dir():
+        raise errors.StoreFailed(f"{path} is a folder", hint="name a file in it")
+    key_file = keyfile.key_path(path)
+    if not key_file.exists() and path.exists() and path.stat().st_size > 0:
+        raise errors.StoreUnreadable(
+            f"{path.name} is not a store, or {key_file.name} beside it is missing", hint=_NO_KEY
+        )
+
+
 def _keys(path: Path, unlock: Unlock) -> Keys:
     key_file = keyfile.key_path(path)
     try:
         if key_file.exists():
             return keyfile.read_keys(key_file, unlock)
-        if path.is_dir():
-            raise errors.StoreFailed(f"{path} is a folder", hint="name a file in it")
-        if path.exists() and path.stat().st_size > 0:
-            raise errors.StoreUnreadable(f"{key_file.name} is missing beside the store")
         return keyfile.create_keys(key_file, unlock)
     except OSError as error:
         raise errors.StoreFailed(f"cannot use {key_file}: {error.strerror}") from None

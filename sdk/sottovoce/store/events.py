@@ -32,7 +32,7 @@ class EventTable:
     def add(self, event: Event) -> None:
         """Keep an event. It takes the place of one that says the same of the same and was not told yet, and says what
         that one said too, so that nobody can hide something by repeating it. The oldest of its kind goes when there are
-        too many."""
+        too many, but for the one that the application has in hand."""
         kind, subject = type(event).__name__, subject_of(event)
         known = self._execute(
             "SELECT event FROM events WHERE kind = ? AND subject = ? AND is_told = 0", (kind, subject)
@@ -43,7 +43,7 @@ class EventTable:
         )
         self._execute(
             "DELETE FROM events WHERE kind = ? AND position <= (SELECT position FROM events"
-            " WHERE kind = ? ORDER BY position DESC LIMIT 1 OFFSET ?)",
+            " WHERE kind = ? ORDER BY position DESC LIMIT 1 OFFSET ?) AND is_told = 0",
             (kind, kind, KEPT),
         )
 

@@ -135,9 +135,12 @@ def _wrap(wrapping: bytes, keys: Keys) -> bytes:
 
 
 def _unwrap(wrapping: bytes, wrapped: bytes) -> Keys:
-    """Raises CryptoRefusal (NOT_AUTHENTIC)."""
+    """Raises CryptoRefusal (NOT_AUTHENTIC) for the wrong key, StoreUnreadable if it opens the first half alone."""
     database = primitives.unwrap_key(wrapping, wrapped[:_WRAPPED], labels.STORE_KEY)
-    return Keys(database, primitives.unwrap_key(wrapping, wrapped[_WRAPPED:], labels.ROOT_WRAP))
+    try:
+        return Keys(database, primitives.unwrap_key(wrapping, wrapped[_WRAPPED:], labels.ROOT_WRAP))
+    except CryptoRefusal:
+        raise errors.StoreUnreadable("the key file is damaged") from None
 
 
 def _wrap_by_passphrase(keys: Keys, passphrase: str) -> bytes:

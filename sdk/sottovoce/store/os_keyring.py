@@ -58,7 +58,7 @@ def _translated() -> Iterator[None]:
         yield
     except ImportError:
         raise errors.KeyringUnavailable(
-            "the package keyring is not installed", hint="pip install 'sottovoce[keyring]'"
+            "the package keyring is not installed", hint="in a clone, pip install '.[keyring]'"
         ) from None
     except Exception as error:
         raise errors.KeyringUnavailable(f"the keyring does not answer ({type(error).__name__})") from None

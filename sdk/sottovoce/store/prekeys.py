@@ -92,12 +92,27 @@ class PrekeyTable:
         """The next one-time prekey has an id above this one."""
         self._execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'one_time_prekeys'", (number,))
 
+    def last_one_time(self) -> int:
+        """The greatest id that a one-time prekey ever had here."""
+        last: int = self._execute("SELECT seq FROM sqlite_sequence WHERE name = 'one_time_prekeys'").get
+        return last
+
     def begin_one_time(self) -> int:
         """The keyserver is to hand out none of those made so far; returns the id that the next ones begin with. They
         stay here: some may have been handed out, and the first messages to them be on their way."""
         self._execute("UPDATE one_time_prekeys SET published = 1")
-        last: int = self._execute("SELECT seq FROM sqlite_sequence WHERE name = 'one_time_prekeys'").get
-        return last + 1
+        return self.last_one_time() + 1
+
+    def drop_refused(self) -> None:
+        """Wipe what the keyserver has refused: one-time prekeys that it does not have, and the newest prekeys, where
+        it may hand out others. Else each refusal would leave some here."""
+        self._execute("DELETE FROM one_time_prekeys WHERE published = 0")
+        if self.is_newest_published():
+            return
+        newest: int = self._execute("SELECT max(record_id) FROM prekeys").get
+        self._execute("DELETE FROM accepted_handshakes WHERE record_id = ?", (newest,))
+        self._execute("DELETE FROM prekeys WHERE record_id = ?", (newest,))
+        self._unpacked.clear()
 
     def unpublished(self, limit: int) -> list[OneTimePrekey]:
         """The oldest `limit` one-time prekeys that the keyserver does not have yet."""

@@ -44,6 +44,12 @@ class _Conflict(WireError):  # noqa: N818 - the code's own name
         self.last = last
 
 
+class _NumberConflict(WireError):  # noqa: N818 - as above
+    def __init__(self, last: int) -> None:
+        super().__init__(Code.BAD_RECORD, "a record must not go back: give it a greater number")
+        self.last = min(last, limits.MAX_COUNTER)
+
+
 @dataclass(frozen=True, slots=True)
 class _Signer:
     """Who a request says it is from; nothing is proven yet."""
@@ -63,7 +69,7 @@ class _Published:
     contact_record: bytes
     sequence: int
     expires: int
-    one_time_from: int  # one-time prekeys with a smaller id are not handed out any more
+    one_time_from: int  # where it rises, all one-time prekeys that are here go
 
 
 @dataclass(slots=True)
@@ -283,8 +289,9 @@ class MemoryKeyserver:
 
 
 def _problem(error: WireError, status: int) -> tuple[int, bytes]:
-    last = error.last if isinstance(error, _Conflict) else None
-    return status, wire.encode(wire.Problem(error.code, error.detail, last))
+    counter = error.last if isinstance(error, _Conflict) else None
+    number = error.last if isinstance(error, _NumberConflict) else None
+    return status, wire.encode(wire.Problem(error.code, error.detail, counter, number))
 
 
 def _parse_signer(headers: Mapping[str, str]) -> _Signer:
@@ -347,21 +354,28 @@ def _updated(device: _Device, counter: int, new: _Published, prekeys: list[wire.
     if counter <= device.counter:
         raise _Conflict(device.counter)
     old = device.published
-    if old is not None:
-        _check_succession(old.record_id, old.prekey_record, new.record_id, new.prekey_record)
-        _check_succession(old.sequence, old.contact_record, new.sequence, new.contact_record)
-    greatest = max(device.greatest_id, new.one_time_from - 1)
+    if old is not None and _goes_back(old, new):
+        raise _NumberConflict(max(old.record_id, old.sequence, old.one_time_from, device.greatest_id))
+    begins_anew = new.one_time_from > (0 if old is None else old.one_time_from)
+    greatest = new.one_time_from - 1 if begins_anew else device.greatest_id
     added = {prekey.id: prekey.key for prekey in prekeys if prekey.id > greatest}
-    one_time = {number: key for number, key in device.one_time.items() if number >= new.one_time_from} | added
+    one_time = ({} if begins_anew else device.one_time) | added
     if len(one_time) > limits.MAX_ONE_TIME_PREKEYS:
         raise WireError(Code.TOO_MANY_PREKEYS, "a device has at most 200 one-time prekeys")
     greatest = max([greatest, *added])
     return replace(device, counter=counter, published=new, one_time=one_time, greatest_id=greatest)
 
 
-def _check_succession(old_number: int, old: bytes, new_number: int, new: bytes) -> None:
-    if new_number < old_number or (new_number == old_number and new != old):
-        raise WireError(Code.BAD_RECORD, "a record must not go back: give it a greater number")
+def _goes_back(old: _Published, new: _Published) -> bool:
+    return (
+        _is_older(old.record_id, old.prekey_record, new.record_id, new.prekey_record)
+        or _is_older(old.sequence, old.contact_record, new.sequence, new.contact_record)
+        or new.one_time_from < old.one_time_from
+    )
+
+
+def _is_older(old_number: int, old: bytes, new_number: int, new: bytes) -> bool:
+    return new_number < old_number or (new_number == old_number and new != old)
 
 
 def _bundle(device_id: DeviceId, published: _Published, one_time: dict[int, bytes]) -> wire.Bundle:

@@ -21,6 +21,10 @@ from sottovoce_wire import records
 from sottovoce_wire.ids import AccountId
 from sottovoce_wire.records import ListFlag
 from tests.sottovoce.worlds import acquaint, look, texts
+from tests.sottovoce.worlds import alice as alice
+from tests.sottovoce.worlds import bob as bob
+from tests.sottovoce.worlds import sottovoce_world as sottovoce_world
+from tests.sottovoce.worlds import world as world
 
 Fault = Callable[[KeyserverFaults], AbstractContextManager[None]]
 
@@ -35,21 +39,6 @@ FAULTS: Final[dict[str, tuple[Fault, type[errors.SottovoceError]]]] = {
     "swaps prekeys": (lambda keyserver: keyserver.swap_prekeys("bob", "mallory"), errors.UntrustedKeys),
     "raves": (lambda keyserver: keyserver.babble(), errors.WrongServer),
 }
-
-
-@pytest.fixture
-def world(sottovoce_world: World) -> World:
-    return sottovoce_world
-
-
-@pytest.fixture
-async def alice(world: World) -> Client:
-    return await world.person("alice", accept_everyone=True)
-
-
-@pytest.fixture
-async def bob(world: World) -> Client:
-    return await world.person("bob", accept_everyone=True)
 
 
 @pytest.mark.parametrize(("fault", "error"), FAULTS.values(), ids=FAULTS.keys())

@@ -11,16 +11,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from sottovoce import errors
+from sottovoce import errors, events
 from sottovoce.cli import commands, people
 from sottovoce.cli.app import app
 from sottovoce.cli.commands import Place, printable
 from sottovoce.store.database import open_store
+from sottovoce.testing import world
 from tests.servers import ServerProcess
 
 PATIENCE = 60.0
@@ -409,7 +413,7 @@ async def test_a_store_knows_its_server_and_another_one_is_named_beside_it(
     assert capsys.readouterr().out == registered.replace("registered as", "name      ")
     assert f"server     {shared_server.url}\nstore      {store}\n" in registered
     await commands.register(place(store), "at-home")
-    with pytest.raises(errors.WrongServer, match=f"{shared_server.url}, not to http://127.0.0.1:1$"):
+    with pytest.raises(errors.WrongServer, match=f"{shared_server.url}, not to http://127.0.0.1:1\n"):
         await commands.whoami(place(store, "http://127.0.0.1:1"))
 
 
@@ -480,3 +484,36 @@ async def test_where_there_is_no_store_the_command_that_makes_one_is_named(tmp_p
             await command(missing)
         assert refused.value.diagnostics().endswith("register a name first: sottovoce --store a.db register NAME")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_an_interrupted_command_has_not_sent_is_said_to_be_kept(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with world() as inner:
+        alice, _bob = await inner.person("alice"), await inner.person("bob")
+        outgoing = commands._Outgoing(alice, "bob", PATIENCE)
+        await outgoing.send("sent")
+        await outgoing.finish()
+        with trio.CancelScope() as interrupted:
+            async with outgoing.interruptible():
+                interrupted.cancel()
+                await trio.lowlevel.checkpoint()
+        assert capsys.readouterr().err == ""
+        with inner.faults.offline("alice"), trio.CancelScope() as interrupted:
+            async with outgoing.interruptible():
+                await outgoing.send("kept")
+                interrupted.cancel()
+                await outgoing.finish()
+    assert capsys.readouterr().err == "sottovoce: 1 not sent yet; kept in the store, they go out next time\n"
+
+
+async def test_a_failed_message_is_told_by_the_name_it_was_sent_to_and_what_to_do(autojump_clock: MockClock) -> None:
+    async with world() as inner:
+        alice, bob = await inner.person("alice"), await inner.person("bob")
+        await alice.look_up("bob")
+        await alice.send("bob", "hello")
+        assert bob.account_id is not None
+        for reason, said in (("refused", "send the message again"), ("expired", "send it again"), ("queer", "queer")):
+            line = await commands._failed(alice, events.MessageFailed(datetime.now(UTC), bob.account_id, "", reason))
+            assert line.startswith("a message to bob does not reach every device: ")
+            assert line.endswith(said)

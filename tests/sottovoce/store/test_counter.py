@@ -322,4 +322,4 @@ def test_a_clock_that_is_a_century_ahead_uses_up_no_numbers(alice: Person) -> No
         start_anew(tables, NUMBERS)
         current = tables.prekeys.current()
         assert current is not None
-        assert current.record_id == 2
+        assert current.record_id == ONE_TIME_PREKEYS

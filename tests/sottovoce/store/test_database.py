@@ -198,6 +198,21 @@ def test_a_store_in_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Pa
         open_store(tmp_path / "file" / "store.db")
 
 
+def test_beside_a_folder_or_a_file_that_is_no_store_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bot.py").write_text("import sottovoce")
+    (tmp_path / "folder").mkdir()
+    for folder in (".", "..", "folder"):
+        with pytest.raises(errors.StoreFailed, match="is a folder"):
+            open_store(Path(folder))
+    with pytest.raises(errors.StoreUnreadable, match=r"bot\.py is not a store") as refused:
+        open_store(Path("bot.py"))
+    assert "name another file" in refused.value.diagnostics()
+    assert {each.name for each in tmp_path.iterdir()} == {"bot.py", "folder"}
+
+
 def test_a_path_that_no_file_can_have_is_one_clear_error() -> None:
     with pytest.raises(errors.InvalidInput):
         open_store(Path("store\0.db"))

@@ -65,11 +65,14 @@ def test_a_file_cut_at_any_length_or_with_a_tail_is_refused(path: Path, unlock: 
             keyfile.read_keys(path, unlock)
 
 
-def test_an_altered_wrapped_key_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(("at", "error"), [(-61, errors.WrongPassphrase), (-1, errors.StoreUnreadable)])
+def test_an_altered_wrapped_key_is_refused(path: Path, at: int, error: type[errors.StoreError]) -> None:
+    """Where the passphrase opens the first of the two, it is not the passphrase that is wrong."""
     keyfile.create_keys(path, HORSE)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(errors.WrongPassphrase):
+    altered = bytearray(path.read_bytes())
+    altered[at] ^= 1
+    path.write_bytes(altered)
+    with pytest.raises(error):
         keyfile.read_keys(path, HORSE)
 
 

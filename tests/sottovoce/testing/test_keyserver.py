@@ -113,7 +113,9 @@ def bundles_and_prekeys(talk: Conversation, alice: Person, bob: Person) -> None:
     talk.publish(laptop, laptop.publish(range(210, 216)))
     for _ in range(4):
         talk.bundles(alice)
-    talk.publish(laptop, laptop.publish(range(300, 310), one_time_prekeys_from=309))
+    for begun in (309, 309, 305, 312):
+        talk.publish(laptop, laptop.publish(range(300, 315), one_time_prekeys_from=begun))
+        talk.bundles(alice, [laptop.id])
     for number in (2**32, -1):
         talk.signed(laptop, wire.PATH_PUBLISH, laptop.publish(range(0), one_time_prekeys_from=number))
 
@@ -228,7 +230,7 @@ def _readable(status: int, body: bytes) -> Answer:
     if status == 200:
         return status, msgspec.json.decode(body)
     problem = wire.decode(wire.Problem, body)
-    return status, (Code(problem.code), problem.last_counter)
+    return status, (Code(problem.code), problem.last_counter, problem.last_number)
 
 
 @asynccontextmanager

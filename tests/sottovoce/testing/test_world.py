@@ -14,24 +14,12 @@ from sottovoce import Client, errors, events, testing
 from sottovoce.testing import Delivered, World
 from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import Ttl
+from tests.sottovoce.worlds import alice as alice
+from tests.sottovoce.worlds import bob as bob
+from tests.sottovoce.worlds import sottovoce_world as sottovoce_world
+from tests.sottovoce.worlds import world as world
 
 E = TypeVar("E")
-
-
-@pytest.fixture
-def world(sottovoce_world: World) -> World:
-    """The fixture under a shorter name. Nothing takes time where a test asks for `autojump_clock` too."""
-    return sottovoce_world
-
-
-@pytest.fixture
-async def alice(world: World) -> Client:
-    return await world.person("alice", accept_everyone=True)
-
-
-@pytest.fixture
-async def bob(world: World) -> Client:
-    return await world.person("bob", accept_everyone=True)
 
 
 async def texts(client: Client, count: int) -> list[str]:
