@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -197,11 +197,12 @@ def test_a_task_that_asks_while_another_has_not_taken_its_message_costs_nobody_t
 
 
 @contextmanager
-def pressed(thread: TrioThread) -> Iterator[None]:
-    """Ctrl-C for the call that the block makes, when all that it can do is wait. The block must raise it."""
+def pressed(thread: TrioThread, is_time: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Ctrl-C for the call that the block makes, when `is_time` and all that it can do is wait. The block must raise
+    it."""
 
     async def press() -> None:
-        while not thread.unfinished:
+        while not (thread.unfinished and is_time()):
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
         assert here is not None
@@ -262,14 +263,15 @@ class Door:
 
     def __init__(self, *, opens: bool) -> None:
         self.opens = opens
+        self.is_stuck = False
         self.is_left = False
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[client.Client]:
         try:
-            if not self.opens:
-                await trio.sleep_forever()
-            yield cast("client.Client", self)
+            if self.opens:
+                yield cast("client.Client", self)
+            self.is_stuck = True
             await trio.sleep_forever()
         finally:
             self.is_left = True
@@ -278,6 +280,6 @@ class Door:
 @pytest.mark.parametrize("opens", [False, True], ids=["opening", "closing"])
 def test_ctrl_c_while_a_client_opens_or_closes_has_it_closed_at_once(opens: bool) -> None:
     door = Door(opens=opens)
-    with pressed(trio_thread()), sync._Opening(door.open):
+    with pressed(trio_thread(), lambda: door.is_stuck), sync._Opening(door.open):
         pass
     assert door.is_left
