@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 
 import pytest
@@ -13,7 +13,7 @@ from nacl.signing import VerifyKey
 
 from sottovoce.crypto import chain_key, primitives, ratchet, sender_key
 from sottovoce.crypto import message as layout
-from sottovoce.crypto.chain_key import ReceivingChain
+from sottovoce.crypto.chain_key import Passed, ReceivingChain
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.message import MAX_CHAIN, Expected
 from sottovoce.crypto.message_key import MessageKey
@@ -235,17 +235,18 @@ def test_a_walk_that_was_made_for_a_forger_is_not_made_again(monkeypatch: pytest
     speaker, member = make_group()
     member.refuses(forge_far(speaker, 20_000), Reason.NOT_AUTHENTIC)
     steps: list[int] = []
-    after = ReceivingChain.after
+    walk = ReceivingChain.walk
 
-    def count(chain: ReceivingChain) -> ReceivingChain:
-        steps.append(chain.number)
-        return after(chain)
+    def count(chain: ReceivingChain, number: int) -> tuple[ReceivingChain, Collection[Passed]]:
+        steps.append(number - chain.number)
+        return walk(chain, number)
 
-    monkeypatch.setattr(ReceivingChain, "after", count)
+    monkeypatch.setattr(ReceivingChain, "walk", count)
     for number in (20_000, 19_999, 10_000, 256, 255):
         steps.clear()
         member.refuses(forge_far(speaker, number), Reason.NOT_AUTHENTIC)
-        assert len(steps) < 256
+        assert sum(steps) < 256
+    assert steps == [255], "walks are counted"
 
 
 def test_places_of_a_walk_are_few_however_it_was_made() -> None:
