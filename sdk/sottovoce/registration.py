@@ -29,7 +29,6 @@ from .store.prekeys import STOCK
 B = TypeVar("B", wire.Register, wire.Publish)
 T = TypeVar("T")
 
-ONE_TIME_PREKEYS: Final = STOCK
 REFILL_BELOW: Final = 50
 ROTATE_AFTER: Final = 7 * limits.DAY
 PUBLISH_AFTER: Final = limits.DAY
@@ -72,7 +71,7 @@ def _create(tables: Tables, server: str, now: int) -> None:
         send_key = SendKey(primitives.random_bytes(32))
         tables.account.add_queue(kind, OwnQueue(OwnerKey.generate(), send_key, key_class))
     tables.prekeys.add(OwnPrekeys.generate(device, root.account_id, 1, now))
-    tables.prekeys.make_one_time(ONE_TIME_PREKEYS)
+    tables.prekeys.make_one_time(STOCK)
 
 
 class Registration:
@@ -138,7 +137,7 @@ class Registration:
         def confirm(tables: Tables) -> None:
             _confirm(tables, request, self._now())
             if refills and remaining < REFILL_BELOW:
-                tables.prekeys.make_one_time(ONE_TIME_PREKEYS - remaining)
+                tables.prekeys.make_one_time(STOCK - remaining)
 
         await self._local.transact(confirm)
         return remaining

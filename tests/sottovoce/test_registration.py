@@ -16,10 +16,11 @@ from sottovoce.client import UPKEEP_EVERY, Choices, running
 from sottovoce.crypto import identity
 from sottovoce.directory import CounterConflict, Directory, NumberConflict, Signer
 from sottovoce.local import Local, now_ms
-from sottovoce.registration import ONE_TIME_PREKEYS, REFILL_BELOW, STALE_AFTER, Registration, _confirm, _publish_body
+from sottovoce.registration import REFILL_BELOW, STALE_AFTER, Registration, _confirm, _publish_body
 from sottovoce.store.account import Account, AccountTable
 from sottovoce.store.counter import NUMBERS, start_anew
 from sottovoce.store.database import Tables, open_store
+from sottovoce.store.prekeys import STOCK
 from sottovoce.testing import World
 from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from sottovoce.testing.network import ORIGIN
@@ -41,7 +42,7 @@ class Keyserver(Directory):
     away: bool = False
     last_counter: int = 0
     last_number: int | None = None
-    remaining: int = ONE_TIME_PREKEYS
+    remaining: int = STOCK
     taken: list[wire.Publish] = field(default_factory=list)
     name_taken: bool = False
     claims: list[bytes] = field(default_factory=list)
@@ -142,9 +143,9 @@ async def test_two_that_renew_at_once_publish_one_after_the_other(alice: Person,
 async def test_one_time_prekeys_are_refilled_when_few_are_left(alice: Person, account: Account) -> None:
     keyserver = Keyserver(remaining=REFILL_BELOW - 1)
     await Registration(later(alice, 2 * DAY), keyserver).renew(account)
-    assert keyserver.remaining == ONE_TIME_PREKEYS
+    assert keyserver.remaining == STOCK
     sent = [prekey.id for request in keyserver.taken for prekey in request.one_time_prekeys]
-    assert min(sent) > ONE_TIME_PREKEYS, "an id was offered twice"
+    assert min(sent) > STOCK, "an id was offered twice"
 
 
 async def test_a_refill_is_not_forgotten_by_a_device_that_is_killed_after_it_has_heard_of_it(
@@ -168,7 +169,7 @@ async def test_a_refill_is_not_forgotten_by_a_device_that_is_killed_after_it_has
             await renewing.renew(account)
     assert (len(keyserver.taken), keyserver.remaining) == (1, REFILL_BELOW - 1)
     await renewing.renew(account)
-    assert keyserver.remaining == ONE_TIME_PREKEYS
+    assert keyserver.remaining == STOCK
 
 
 async def test_after_a_restore_the_first_publication_replaces_every_one_time_prekey(
@@ -182,7 +183,7 @@ async def test_after_a_restore_the_first_publication_replaces_every_one_time_pre
     (request,) = keyserver.taken
     assert request.one_time_prekeys_from > now
     assert [prekey.id for prekey in request.one_time_prekeys] == [
-        request.one_time_prekeys_from + number for number in range(ONE_TIME_PREKEYS)
+        request.one_time_prekeys_from + number for number in range(STOCK)
     ]
 
 
@@ -197,8 +198,8 @@ async def test_a_beginning_that_the_keyserver_has_not_heard_of_is_lifted_with_th
     await Registration(later(alice, 8 * DAY), keyserver).renew(account)
     (request,) = keyserver.taken
     assert keyserver.record_ids() == [request.one_time_prekeys_from - 1]
-    assert request.one_time_prekeys_from > now + ONE_TIME_PREKEYS
-    assert len(request.one_time_prekeys) == ONE_TIME_PREKEYS
+    assert request.one_time_prekeys_from > now + STOCK
+    assert len(request.one_time_prekeys) == STOCK
     await Registration(later(alice, 16 * DAY), keyserver).renew(account)
     assert keyserver.taken[1].one_time_prekeys_from == request.one_time_prekeys_from
 
@@ -220,7 +221,7 @@ async def test_a_keyserver_that_refuses_every_number_fills_no_store(alice: Perso
         with pytest.raises(errors.ServerRefused):
             await Registration(local, keyserver).renew(account)
     with alice.store.transaction() as tables:
-        assert len(tables.prekeys.unpublished(1_000)) == ONE_TIME_PREKEYS
+        assert len(tables.prekeys.unpublished(1_000)) == STOCK
         assert len(tables.prekeys._execute("SELECT 1 FROM prekeys").fetchall()) == 2
         assert tables.prekeys.one_time(1) is not None
     keyserver.last_number = None

@@ -7,9 +7,10 @@ from trio.testing import MockClock
 from sottovoce import Client, events
 from sottovoce.directory import Directory
 from sottovoce.local import Local
-from sottovoce.registration import ONE_TIME_PREKEYS, Registration, prepare
+from sottovoce.registration import Registration, prepare
 from sottovoce.store.counter import start_anew
 from sottovoce.store.database import Store, Tables, open_memory_store
+from sottovoce.store.prekeys import STOCK
 from sottovoce.testing import World
 from sottovoce.testing.fixtures import sottovoce_world as sottovoce_world
 from sottovoce.testing.network import ORIGIN
@@ -95,6 +96,6 @@ async def test_however_soon_a_store_is_put_back_again_the_keyserver_has_the_keys
             own = {number: tables.prekeys.one_time(number) for number in device.one_time}
             assert not tables.prekeys.unpublished(1)
         assert device.one_time == {number: prekey and prekey.public for number, prekey in own.items()}
-        assert len(own) == ONE_TIME_PREKEYS
+        assert len(own) == STOCK
         copy.close()
     original.close()

@@ -15,10 +15,10 @@ from sottovoce.events import Event, StoreRestored, WitnessUnwritable
 from sottovoce.protocol import contacts, sessions
 from sottovoce.protocol.content import Text
 from sottovoce.protocol.reading import Outcome
-from sottovoce.registration import ONE_TIME_PREKEYS
 from sottovoce.store import witness
 from sottovoce.store.counter import NUMBERS, start_anew
 from sottovoce.store.database import COMMITS_IN_LOG, Store, open_store
+from sottovoce.store.prekeys import STOCK
 from sottovoce.store.witness import MAX_COUNT, open_witness
 from sottovoce_wire.frames import Ttl
 from sottovoce_wire.ids import AccountId, MessageId
@@ -303,7 +303,7 @@ def test_what_a_restored_store_publishes_has_numbers_that_the_keyserver_has_neve
         assert current.record_id == NOW
         assert not tables.prekeys.is_newest_published()
         assert tables.account.next_contact_sequence() == NOW + 1
-        assert [prekey.id - NOW for prekey in tables.prekeys.unpublished(1_000)] == [*range(1, ONE_TIME_PREKEYS + 1)]
+        assert [prekey.id - NOW for prekey in tables.prekeys.unpublished(1_000)] == [*range(1, STOCK + 1)]
 
 
 def test_a_restored_store_has_all_its_one_time_prekeys_replaced_and_keeps_those_that_it_has(alice: Person) -> None:
@@ -314,7 +314,7 @@ def test_a_restored_store_has_all_its_one_time_prekeys_replaced_and_keeps_those_
         account = tables.account.get()
         assert account is not None
         assert account.one_time_from == NOW + 1
-        assert all(tables.prekeys.one_time(number) is not None for number in range(1, ONE_TIME_PREKEYS + 1))
+        assert all(tables.prekeys.one_time(number) is not None for number in range(1, STOCK + 1))
 
 
 def test_a_clock_that_is_a_century_ahead_uses_up_no_numbers(alice: Person) -> None:
@@ -322,4 +322,4 @@ def test_a_clock_that_is_a_century_ahead_uses_up_no_numbers(alice: Person) -> No
         start_anew(tables, NUMBERS)
         current = tables.prekeys.current()
         assert current is not None
-        assert current.record_id == ONE_TIME_PREKEYS
+        assert current.record_id == STOCK
