@@ -396,10 +396,8 @@ class Ratchet:
             content = padding.unpad(padded)
         except WireError as error:
             raise CryptoRefusal(Reason.MALFORMED, error.detail) from None
-        if content.startswith(pq_ratchet.NO_FRAGMENT):
-            return content[1:], agreement
         fragment, body = pq_ratchet.split(content)
-        return body, pq_ratchet.take(agreement, epoch, fragment, now)
+        return body, agreement if fragment is None else pq_ratchet.take(agreement, epoch, fragment, now)
 
     @property
     def answered_from(self) -> int:
