@@ -11,7 +11,7 @@ from pathlib import Path
 from . import errors
 from .store import check, keyfile
 from .store.check import Progress, StoredMessage, StoreReport, TableReport
-from .store.database import locked
+from .store.database import locked, refuse_other
 from .store.unlock import unlock_by
 
 __all__ = [
@@ -43,8 +43,7 @@ def change_passphrase(
     """
     before, after = unlock_by(old, keyring=from_keyring), unlock_by(new, keyring=to_keyring)
     store = Path(path)
-    if store.is_dir():
-        raise errors.StoreFailed(f"{store} is a folder", hint="name a file in it")
+    refuse_other(store)
     key_file = keyfile.key_path(store)
     if not key_file.is_file():
         raise errors.StoreUnreadable(f"there is no {key_file.name} beside the store", hint="check the path")

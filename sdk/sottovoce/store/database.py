@@ -245,7 +245,7 @@ def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
     """The lock of the store at `path`, for whoever closes it; let go if the block raises. Raises StoreInUse,
     StoreFailed."""
     try:
-        _refuse_other(path)
+        refuse_other(path)
         if make_folder:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = lock.take_lock(path)
@@ -260,7 +260,7 @@ def locked(path: Path, *, make_folder: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
-def _refuse_other(path: Path) -> None:
+def refuse_other(path: Path) -> None:
     """Nothing is put beside a folder or a file that is no store. Raises StoreFailed, StoreUnreadable."""
     if path.is_dir():
         raise errors.StoreFailed(f"{path} is a folder", hint="name a file in it")
