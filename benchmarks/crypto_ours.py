@@ -11,7 +11,7 @@ from sottovoce.crypto import agreement, sealed
 from sottovoce.crypto.agreement import Handshake
 from sottovoce.crypto.attachment import Encryptor
 from sottovoce.crypto.identity import DeviceKeys, RootKey, make_device_list
-from sottovoce.crypto.message import Expected, routing_tag
+from sottovoce.crypto.message import Expected, Window, routing_tag
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys, PeerPrekeys, open_prekeys
 from sottovoce.crypto.ratchet import Decrypted, Ratchet, SkippedKey
 from sottovoce.crypto.sender_key import OwnSenderKey, PeerSenderKey, membership_hash
@@ -44,17 +44,19 @@ class _Ours:
 class _Tags:
     """What a client's table of tags and its store of skipped keys hold for one session or one member of a group."""
 
-    def __init__(self, expected: Iterable[tuple[bytes, Expected]]) -> None:
+    def __init__(self, windows: Iterable[Window]) -> None:
         self.searches = 0
-        self._expected = dict(expected)
+        self._windows = {tag: window for window in windows for tag in window.tags}
         self._skipped: dict[tuple[int, int], SkippedKey] = {}
 
     def announced(self, message: bytes, recognise: Callable[[bytes], Expected | None]) -> Expected:
         """What the message is: by its tag, or by a search."""
-        expected = self._expected.get(routing_tag(message))
-        if expected is None:
-            self.searches += 1
-            expected = recognise(message)
+        tag = routing_tag(message)
+        window = self._windows.get(tag)
+        if window is not None:
+            return window.find(tag)
+        self.searches += 1
+        expected = recognise(message)
         if expected is None:
             raise WrongResult("a message was not recognised")
         return expected
@@ -63,13 +65,16 @@ class _Tags:
         return self._skipped.get((chain, number))
 
     def keep(self, opened: Decrypted) -> None:
-        for tag in opened.vanished:
-            self._expected.pop(tag, None)
-        self._expected.update(opened.appeared)
-        for key in opened.skipped:
+        _, _, skipped, used, appeared, vanished = opened
+        for tag in vanished:
+            self._windows.pop(tag, None)
+        for window in appeared:
+            for tag in window.tags:
+                self._windows[tag] = window
+        for key in skipped:
             self._skipped[key.chain, key.number] = key
-        if opened.used is not None:
-            del self._skipped[opened.used.chain, opened.used.number]
+        if used is not None:
+            del self._skipped[used.chain, used.number]
 
 
 class _Session:
@@ -87,9 +92,9 @@ class _Session:
         return self.ratchet.encrypt(body, _NOW)
 
     def decrypt(self, message: bytes) -> bytes:
-        tags = self.tags
-        expected = tags.announced(message, self.ratchet.recognise)
-        opened = self.ratchet.decrypt(message, expected, tags.find_skipped, _spend, _NOW)
+        tags, ratchet = self.tags, self.ratchet
+        expected = tags.announced(message, ratchet.recognise)
+        opened = ratchet.decrypt(message, expected, tags.find_skipped, _spend, _NOW)
         tags.keep(opened)
         return opened.body
 

@@ -8,7 +8,6 @@ anything, and what others do on the machine is not the contestants'. No cryptogr
 import gc
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, Protocol, TypeAlias
@@ -162,9 +161,10 @@ def reverse(meeting: Callable[[], Meeting]) -> Work:
         sent = [initiator.encrypt(BODY) for _ in range(counts.reverse)]
 
         def open_if_possible(message: Any) -> bytes | None:
-            with suppress(responder.refusal):
+            try:
                 return responder.decrypt(message)
-            return None
+            except responder.refusal:
+                return None
 
         opened, reverse_us = mapped(open_if_possible, sent[::-1])
         check(text for text in opened if text is not None)

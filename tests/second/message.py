@@ -41,7 +41,7 @@ def moved(next_number: int, ahead: int, n: int, *, begins: bool) -> tuple[int, i
     """(next', ahead') after message n in order of a chain; `begins` if it is the first of a new chain."""
     following = n + 1
     if n == next_number and not begins:
-        return following, min(ahead + 8, following + 32, END)
+        return following, min(ahead + 8, END) if ahead < following + 32 else ahead
     return following, max(ahead, following + 8)
 
 

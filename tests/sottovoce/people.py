@@ -113,11 +113,12 @@ class Person:
         self.store._tables.sessions._unpacked.clear()
         self.store._routing = None
 
-    def tags(self) -> dict[bytes, Found]:
+    def tags(self) -> dict[bytes, Found | None]:
         """The table of tags, as it stands."""
-        return dict(self.store._derive()._tags)
+        routing = self.store._derive()
+        return {tag: routing.find(tag) for tag in routing._tags}
 
-    def derived_tags(self) -> dict[bytes, Found]:
+    def derived_tags(self) -> dict[bytes, Found | None]:
         """The table of tags, made from the rows again."""
         self.store._routing = None
         return self.tags()

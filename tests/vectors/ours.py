@@ -31,7 +31,6 @@ from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.fingerprint import SafetyCode
 from sottovoce.crypto.identity import DeviceKeys, RootKey
 from sottovoce.crypto.message import Expected, Route, routing_tag
-from sottovoce.crypto.message_key import MessageKey
 from sottovoce.crypto.pq_ratchet import Answering, Collected, Due, Fragment, Offering, Sending
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys
 from sottovoce.crypto.primitives import (
@@ -54,6 +53,7 @@ from sottovoce_wire import ids, labels, padding, records
 from sottovoce_wire.errors import Code, WireError
 from sottovoce_wire.ids import AccountId, DeviceId, GroupId, SendKey
 from sottovoce_wire.records import DeviceEntry, DeviceList
+from tests.sottovoce.crypto.windows import announced
 
 from .form import Case, Entry, Operation, Outputs, attachment_bytes, delivered
 
@@ -339,12 +339,13 @@ def _root_step(case: Case) -> Outputs:
 
 def _chain(case: Case) -> Outputs:
     chain = ReceivingChain(case.bytes("chainKey"), 0).walk(case.number("number"))[0]
-    return {"messageKey": chain.message_key().key, "nextChainKey": chain.after().key}
+    return {"messageKey": chain.message_key(), "nextChainKey": chain.after().key}
 
 
 def _message_body(case: Case) -> Outputs:
-    key = MessageKey(case.bytes("messageKey"))
-    return {"padded": key.decrypt(case.bytes("nonce"), case.bytes("ciphertext"), case.bytes("associatedData"))}
+    key = case.bytes("messageKey")
+    nonce, ciphertext = case.bytes("nonce"), case.bytes("ciphertext")
+    return {"padded": primitives.decrypt(key, nonce, ciphertext, case.bytes("associatedData"))}
 
 
 # --- Ratchet ----------------------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ class _Side:
     def _restore(self, ratchet: Ratchet) -> None:
         self.ratchet = ratchet
         self._skipped: dict[tuple[int, int], SkippedKey] = {}
-        self.tags = dict(ratchet.expected())
+        self.tags = announced(ratchet.expected())
 
     def open(self, message: bytes, expected: Expected | None, now: int) -> Decrypted:
         """What a message says; nothing is kept of it outside the ratchet."""
@@ -382,7 +383,7 @@ class _Side:
         opened = self.open(message, expected, now)
         for tag in opened.vanished:
             self.tags.pop(tag, None)
-        self.tags.update(opened.appeared)
+        self.tags.update(announced(opened.appeared))
         self._skipped.update({(key.chain, key.number): key for key in opened.skipped})
         if opened.used is not None:
             del self._skipped[opened.used.chain, opened.used.number]
@@ -417,7 +418,7 @@ class _Side:
 
     def result(self, gave: bytes, refused: str | None) -> Entry:
         """What stands in a vector after a step. The table must be the one that a restart would build."""
-        rebuilt = {**dict(self.ratchet.expected()), **{key.tag: None for key in self._skipped.values()}}
+        rebuilt = {**announced(self.ratchet.expected()), **{key.tag: None for key in self._skipped.values()}}
         assert set(self.tags) == set(rebuilt)
         return {
             "gave": gave,
@@ -498,7 +499,7 @@ def _session(case: Case) -> Outputs:
 
 def _ratchet_state(case: Case) -> Outputs:
     ratchet = Ratchet.unpack(case.bytes("state"))
-    return {"epoch": ratchet.epoch, "tags": sorted(tag for tag, _ in ratchet.expected()), "packed": ratchet.pack()}
+    return {"epoch": ratchet.epoch, "tags": sorted(announced(ratchet.expected())), "packed": ratchet.pack()}
 
 
 # --- Post-quantum ratchet ---------------------------------------------------------------------------------------
@@ -522,8 +523,8 @@ def _offered_key(case: Case) -> Outputs:
 
 
 def _epoch_secret(case: Case) -> Outputs:
-    seed = case.bytes("seed")
-    offering = Offering(seed, Sending(OwnKemKey(seed).public, 0, 0), Collected.empty(1088))
+    own = OwnKemKey(case.bytes("seed"))
+    offering = Offering(own, Sending(own.public, 0, 0), Collected.empty(1088))
     state = pq_ratchet.take(offering, 0, _blocks(case), 0)
     assert isinstance(state, Due)
     return {"secret": state.secret}
@@ -575,7 +576,7 @@ def _peer_key(case: Case) -> PeerSenderKey:
 
 def _distribution(case: Case) -> Outputs:
     found = _peer_key(case)
-    tags = sorted(tag for tag, _ in found.expected())
+    tags = sorted(announced(found.expected()))
     return {"chainId": found.chain_id, "groupId": found.group_id, "epoch": found.epoch, "tags": tags}
 
 
@@ -586,7 +587,7 @@ class _Member:
         self.peer = peer
         self._memberships = {int.from_bytes(item[:4], "big"): item[4:] for item in case.items("memberships")}
         self._skipped: dict[int, SkippedKey] = {}
-        self.tags = dict(peer.expected())
+        self.tags = announced(peer.expected())
 
     def open(self, message: bytes, expected: Expected | None) -> Decrypted:
         """What a message says; nothing is kept of it outside the chain."""
@@ -600,14 +601,14 @@ class _Member:
         opened = self.open(message, self.peer.recognise(message))
         for tag in opened.vanished:
             self.tags.pop(tag, None)
-        self.tags.update(opened.appeared)
+        self.tags.update(announced(opened.appeared))
         self._skipped |= {key.number: key for key in opened.skipped}
         if opened.used is not None:
             del self._skipped[opened.used.number]
 
     def table(self) -> bytes:
         """The hash of the table, which must be the one that a restart would build."""
-        rebuilt = {**dict(self.peer.expected()), **{key.tag: None for key in self._skipped.values()}}
+        rebuilt = {**announced(self.peer.expected()), **{key.tag: None for key in self._skipped.values()}}
         assert set(self.tags) == set(rebuilt)
         return primitives.sha256(*sorted(self.tags))
 
@@ -640,7 +641,7 @@ def _own_sender_key(case: Case) -> Outputs:
 
 def _peer_sender_key(case: Case) -> Outputs:
     peer = PeerSenderKey.unpack(case.bytes("state"))
-    return {"chainId": peer.chain_id, "tags": sorted(tag for tag, _ in peer.expected()), "packed": peer.pack()}
+    return {"chainId": peer.chain_id, "tags": sorted(announced(peer.expected())), "packed": peer.pack()}
 
 
 # --- Attachments ------------------------------------------------------------------------------------------------

@@ -4,11 +4,10 @@ Here stands the symmetric ratchet and how far it may be walked. New chains come 
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from . import primitives
-from .message_key import MessageKey
 
 #: Skipped message keys that one message may leave behind: a week of a busy contact. Older ones are given up.
 MAX_SKIPPED: Final = 2_000
@@ -29,18 +28,18 @@ class SendingChain:
         self.key: Final = key
         self.number: Final = number
 
-    def message_key(self) -> MessageKey:
-        """The key of message `number`."""
-        return MessageKey(primitives.hmac_sha256(self.key, _MESSAGE))
+    def message_key(self) -> bytes:
+        """The key (32) of message `number`."""
+        return primitives.hmac_sha256(self.key, _MESSAGE)
 
     def after(self) -> "SendingChain":
         """The chain once message `number` is sent."""
         return SendingChain(primitives.hmac_sha256(self.key, _NEXT), self.number + 1)
 
-    def step(self) -> tuple[MessageKey, "SendingChain"]:
+    def step(self) -> tuple[bytes, "SendingChain"]:
         """`message_key` and `after` at once, for a message in its turn."""
         key, following = primitives.hmac_sha256_twice(self.key, _MESSAGE, _NEXT)
-        return MessageKey(key), SendingChain(following, self.number + 1)
+        return key, SendingChain(following, self.number + 1)
 
 
 class ReceivingChain:
@@ -52,20 +51,20 @@ class ReceivingChain:
         self.key: Final = key
         self.number: Final = number
 
-    def message_key(self) -> MessageKey:
-        """The key of message `number`."""
-        return MessageKey(primitives.hmac_sha256(self.key, _MESSAGE))
+    def message_key(self) -> bytes:
+        """The key (32) of message `number`."""
+        return primitives.hmac_sha256(self.key, _MESSAGE)
 
     def after(self) -> "ReceivingChain":
         """The chain once message `number` is received."""
         return ReceivingChain(primitives.hmac_sha256(self.key, _NEXT), self.number + 1)
 
-    def step(self) -> tuple[MessageKey, "ReceivingChain"]:
+    def step(self) -> tuple[bytes, "ReceivingChain"]:
         """`message_key` and `after` at once, for a message in its turn."""
         key, following = primitives.hmac_sha256_twice(self.key, _MESSAGE, _NEXT)
-        return MessageKey(key), ReceivingChain(following, self.number + 1)
+        return key, ReceivingChain(following, self.number + 1)
 
-    def walk(self, number: int) -> tuple["ReceivingChain", Collection[Passed]]:
+    def walk(self, number: int) -> tuple["ReceivingChain", Sequence[Passed]]:
         """The chain at `number`, not behind this one, and the newest MAX_SKIPPED places passed on the way.
 
         One HMAC a step; the message keys of the places are derived only once the message has proven authentic, so a

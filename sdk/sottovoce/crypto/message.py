@@ -5,12 +5,14 @@ header say, and which message key opens a body, is decided in `ratchet` and `sen
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
+
+from sottovoce_wire import padding
+from sottovoce_wire.errors import WireError
 
 from . import primitives
 from .errors import CryptoRefusal, Reason
-from .message_key import MessageKey
 from .primitives import KEY_LENGTH, NONCE_LENGTH, TAG_LENGTH, AeadKey
 
 KIND_MESSAGE: Final = 0x01
@@ -24,6 +26,8 @@ HEAD_LENGTH: Final = _HEADER_AT + HEADER_LENGTH + TAG_LENGTH
 SHORTEST: Final = HEAD_LENGTH + 256 + TAG_LENGTH
 
 _KIND: Final = bytes([KIND_MESSAGE])
+#: kind ‖ tag, r, encrypted header.
+_HEAD: Final = struct.Struct(f"{_NONCE_AT}s{NONCE_LENGTH}s{HEADER_LENGTH + TAG_LENGTH}s").unpack_from
 #: Messages of one chain, and ephemeral ones beside it. Two random nonces under their header key meet with < 2^-55.
 MAX_CHAIN: Final = 2**20
 
@@ -37,6 +41,10 @@ _TAG_INPUT: Final = struct.Struct(">?11xI").pack
 _FIRST: Final = 12
 _FIRST_INPUTS: Final = b"".join(_TAG_INPUT(domain, number) for domain in (False, True) for number in range(_FIRST))
 _FIRST_TAGS: Final = struct.Struct(2 * _FIRST * "8s8x").unpack
+#: So are those by which a window grows.
+_RUN: Final = 8
+_RUN_INPUTS: Final = struct.Struct(">" + _RUN * "12xI").pack
+_RUN_TAGS: Final = struct.Struct(_RUN * "8s8x").unpack
 
 
 class Expected(NamedTuple):
@@ -45,6 +53,21 @@ class Expected(NamedTuple):
     chain: int
     number: int
     is_ephemeral: bool = False
+
+
+class Window(NamedTuple):
+    """A run of routing tags (8 each): the one at place i announces message `first` + i of a peer's chain. A few dozen
+    at most."""
+
+    tags: Sequence[bytes]
+    chain: int
+    first: int
+    is_ephemeral: bool = False
+
+    def find(self, tag: bytes) -> Expected:
+        """What one of these tags announces."""
+        tags, chain, first, is_ephemeral = self
+        return new_tuple(Expected, (chain, first + tags.index(tag), is_ephemeral))
 
 
 class Route:
@@ -73,29 +96,28 @@ class Route:
         prf = self._prf or self._make_prf()
         return prf(_TAG_INPUT(is_ephemeral, number))[:ROUTING_TAG_LENGTH]
 
-    def tags(self, first: int, end: int, *, is_ephemeral: bool = False) -> list[bytes]:
+    def tags(self, first: int, end: int, *, is_ephemeral: bool = False) -> tuple[bytes, ...]:
         """The tags of messages `first` to `end` - 1, as far as a chain may go."""
         prf = self._prf or self._make_prf()
         if end <= _FIRST:
             self._first = self._first or _FIRST_TAGS(prf(_FIRST_INPUTS))
             start = _FIRST * is_ephemeral
-            return list(self._first[start + first : start + end])
+            return self._first[start + first : start + end]
         numbers = range(first, min(end, MAX_CHAIN))
+        if len(numbers) == _RUN and not is_ephemeral:
+            return _RUN_TAGS(prf(_RUN_INPUTS(*numbers)))
         blocks = prf(b"".join([_TAG_INPUT(is_ephemeral, number) for number in numbers]))
-        return [blocks[at : at + ROUTING_TAG_LENGTH] for at in range(0, len(blocks), 16)]
+        return tuple([blocks[at : at + ROUTING_TAG_LENGTH] for at in range(0, len(blocks), 16)])
 
-    def announce(self, chain: int, first: int, end: int, *, is_ephemeral: bool = False) -> list[tuple[bytes, Expected]]:
-        """The same, each with what it announces on this chain, the `chain`-th."""
-        if first + 1 == end <= MAX_CHAIN:  # for each message in its turn: a third of the time
-            return [(self.tag(first, is_ephemeral=is_ephemeral), Expected(chain, first, is_ephemeral))]
-        tags = self.tags(first, end, is_ephemeral=is_ephemeral)
-        return [(tag, new_tuple(Expected, (chain, number, is_ephemeral))) for number, tag in enumerate(tags, first)]
+    def announce(self, chain: int, first: int, end: int, *, is_ephemeral: bool = False) -> Window:
+        """The same, as those of a session's `chain`-th chain."""
+        return new_tuple(Window, (self.tags(first, end, is_ephemeral=is_ephemeral), chain, first, is_ephemeral))
 
     def seal(
         self,
         tag: bytes,
         header: bytes,
-        message_key: MessageKey,
+        message_key: bytes,
         context: bytes,
         padded: bytes,
         nonce: bytes | None = None,
@@ -108,13 +130,15 @@ class Route:
         nonce = nonce or new_nonce()
         start = _KIND + tag
         head = start + nonce + self.header_key.encrypt(nonce, header, start)
-        return head + message_key.encrypt(nonce, padded, context + head)
+        return head + primitives.encrypt(message_key, nonce, padded, context + head)
 
     def open_header(self, message: bytes) -> bytes:
         """The header (44) of a message of this chain. Raises CryptoRefusal (NOT_AUTHENTIC)."""
-        return self.header_key.decrypt(
-            message[_NONCE_AT:_HEADER_AT], message[_HEADER_AT:HEAD_LENGTH], message[:_NONCE_AT]
-        )
+        try:
+            start, nonce, sealed = _HEAD(message)
+        except struct.error:
+            raise _not_a_message() from None
+        return self.header_key.decrypt(nonce, sealed, start)
 
 
 def new_nonce() -> bytes:
@@ -130,8 +154,12 @@ def nonce_of(message: bytes) -> bytes:
 def routing_tag(message: bytes) -> bytes:
     """The tag (8) of a message. Raises CryptoRefusal (MALFORMED) for what is no message."""
     if len(message) < SHORTEST or message[0] != KIND_MESSAGE:
-        raise CryptoRefusal(Reason.MALFORMED, "this is not a message")
+        raise _not_a_message()
     return message[1:_NONCE_AT]
+
+
+def _not_a_message() -> CryptoRefusal:
+    return CryptoRefusal(Reason.MALFORMED, "this is not a message")
 
 
 def head(message: bytes) -> bytes:
@@ -139,6 +167,11 @@ def head(message: bytes) -> bytes:
     return message[:HEAD_LENGTH]
 
 
-def open_body(message: bytes, message_key: MessageKey, context: bytes) -> bytes:
-    """The padded body. Raises CryptoRefusal (NOT_AUTHENTIC)."""
-    return message_key.decrypt(message[_NONCE_AT:_HEADER_AT], message[HEAD_LENGTH:], context + message[:HEAD_LENGTH])
+def open_body(message: bytes, message_key: bytes, context: bytes) -> bytes:
+    """The body without its padding. Raises CryptoRefusal (NOT_AUTHENTIC, MALFORMED)."""
+    nonce, associated_data = message[_NONCE_AT:_HEADER_AT], context + message[:HEAD_LENGTH]
+    padded = primitives.decrypt(message_key, nonce, message[HEAD_LENGTH:], associated_data)
+    try:
+        return padding.unpad(padded)
+    except WireError as error:
+        raise CryptoRefusal(Reason.MALFORMED, error.detail) from None

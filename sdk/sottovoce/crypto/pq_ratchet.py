@@ -16,6 +16,7 @@ from sottovoce_wire import labels, limits
 
 from . import primitives
 from .errors import CryptoRefusal, Reason
+from .message import new_tuple
 from .primitives import ML_KEM_768_CIPHERTEXT_LENGTH, ML_KEM_768_PUBLIC_LENGTH, OwnKemKey, PeerKemKey
 
 #: Messages, of both directions, and seconds after which the next epoch opens.
@@ -43,7 +44,7 @@ NO_FRAGMENT: Final = b"\x00"
 
 def split(content: bytes) -> tuple[Fragment | None, bytes]:
     """The fragment, and the body behind it. Raises CryptoRefusal (MALFORMED)."""
-    if content[:1] == NO_FRAGMENT:
+    if content and not content[0]:
         return None, content[1:]
     if len(content) < FIELD_LENGTH:
         raise CryptoRefusal(Reason.MALFORMED, "the body has no fragment field")
@@ -51,7 +52,7 @@ def split(content: bytes) -> tuple[Fragment | None, bytes]:
     end = FIELD_LENGTH + blocks * BLOCK
     if len(content) < end:
         raise CryptoRefusal(Reason.MALFORMED, "the body is shorter than its fragment")
-    return Fragment(epoch, first, content[FIELD_LENGTH:end]), content[end:]
+    return new_tuple(Fragment, (epoch, first, content[FIELD_LENGTH:end])), content[end:]
 
 
 class Collected(NamedTuple):
@@ -98,12 +99,14 @@ class Sending:
         if now - self.since >= EPOCH_SECONDS:
             self.cursor, self.since = 0, now
             return _FIELD.pack(blocks, epoch, 0) + data
-        count = min((room - FIELD_LENGTH + 1) // BLOCK, blocks - cursor)
-        if count <= 0:
+        end = cursor + (room - FIELD_LENGTH + 1) // BLOCK
+        if end <= cursor:
             return NO_FRAGMENT
-        end = cursor + count
-        self.cursor = end if end < blocks else 0
-        return _FIELD.pack(count, epoch, cursor) + data[cursor * BLOCK : end * BLOCK]
+        if end >= blocks:
+            end, self.cursor = blocks, 0
+        else:
+            self.cursor = end
+        return _FIELD.pack(end - cursor, epoch, cursor) + data[cursor * BLOCK : end * BLOCK]
 
 
 # The initiator is in one of three states, the responder in one of two. They are tuples because one is made for every
@@ -119,7 +122,7 @@ class Resting(NamedTuple):
 class Offering(NamedTuple):
     """Initiator: its encapsulation key is under way, or the ciphertext in answer to it."""
 
-    seed: bytes
+    own: OwnKemKey
     sending: Sending
     answer: Collected
 
@@ -167,7 +170,7 @@ def give(state: State, epoch: int, messages: int, room: int, now: int) -> tuple[
         if messages < EPOCH_MESSAGES and now - state.since < EPOCH_SECONDS:
             return NO_FRAGMENT, state
         key = OwnKemKey.generate()
-        state = Offering(key.seed, Sending(key.public, 0, now), Collected.empty(ML_KEM_768_CIPHERTEXT_LENGTH))
+        state = Offering(key, Sending(key.public, 0, now), Collected.empty(ML_KEM_768_CIPHERTEXT_LENGTH))
     if isinstance(state, Answering) or (isinstance(state, Offering) and not state.answer.have):
         return state.sending.next(epoch + 1, room, now), state
     return NO_FRAGMENT, state  # a block of the answer shows that the key has arrived
@@ -181,7 +184,7 @@ def take(state: State, epoch: int, fragment: Fragment | None, now: int) -> State
         answer = state.answer.take(fragment)
         if not answer.is_complete:
             return state._replace(answer=answer)
-        return Due(_secret(OwnKemKey(state.seed).decapsulate(answer.data), state.sending.data, answer.data))
+        return Due(_secret(state.own.decapsulate(answer.data), state.sending.data, answer.data))
     if isinstance(state, Waiting):
         key = state.key.take(fragment)
         if not key.is_complete:
@@ -211,8 +214,8 @@ def pack(state: State) -> bytes:
     if isinstance(state, Resting):
         return _PACKED_RESTING.pack(_RESTING, *state)
     if isinstance(state, Offering):
-        sending, answer = state.sending, state.answer
-        start = _PACKED_OFFERING.pack(_OFFERING, state.seed, sending.data, sending.cursor, sending.since, answer.have)
+        own, sending, answer = state
+        start = _PACKED_OFFERING.pack(_OFFERING, own.seed, own.public, sending.cursor, sending.since, answer.have)
         return start + answer.data if answer.have else start
     if isinstance(state, Due):
         return _PACKED_DUE.pack(_DUE, state.secret)
@@ -239,7 +242,7 @@ def unpack(packed: bytes) -> State:
     if kind == _OFFERING:
         _, seed, key, cursor, since, have = _PACKED_OFFERING.unpack_from(packed)
         answer = _collected(have, packed[_PACKED_OFFERING.size :], ML_KEM_768_CIPHERTEXT_LENGTH)
-        return Offering(seed, Sending(key, cursor, since), answer)
+        return Offering(OwnKemKey.restore(seed, key), Sending(key, cursor, since), answer)
     raise CryptoRefusal(Reason.BAD_RECORD, "the packed session's post-quantum part is in no known state")
 
 

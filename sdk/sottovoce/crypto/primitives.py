@@ -327,18 +327,31 @@ class PeerKemKey:
 class OwnKemKey:
     """An own ML-KEM-768 key pair from its seed of 64 bytes."""
 
-    __slots__ = ("key", "public", "seed")
+    __slots__ = ("_key", "public", "seed")
 
     def __init__(self, seed: bytes) -> None:
         check_secret(seed, ML_KEM_768_SEED_LENGTH)
-        self.seed: Final = seed
-        self.key: Final = MLKEM768PrivateKey.from_seed_bytes(seed)
-        self.public: Final = self.key.public_key().public_bytes_raw()
+        self._key: MLKEM768PrivateKey | None = MLKEM768PrivateKey.from_seed_bytes(seed)
+        self.seed = seed
+        self.public = self._key.public_key().public_bytes_raw()
 
     @classmethod
     def generate(cls) -> "OwnKemKey":
         """A new key pair."""
         return cls(random_bytes(ML_KEM_768_SEED_LENGTH))
+
+    @classmethod
+    def restore(cls, seed: bytes, public: bytes) -> "OwnKemKey":
+        """A key pair that the device itself wrote down: the halves (64, 1,184) are taken to belong together."""
+        check_secret(seed, ML_KEM_768_SEED_LENGTH)
+        pair = cls.__new__(cls)
+        pair._key, pair.seed, pair.public = None, seed, public
+        return pair
+
+    @property
+    def key(self) -> MLKEM768PrivateKey:
+        """The object of `cryptography`."""
+        return self._key or MLKEM768PrivateKey.from_seed_bytes(self.seed)
 
     def decapsulate(self, ciphertext: bytes) -> bytes:
         """The shared secret: 32 bytes. A forged ciphertext of the right length gives another secret, not an error."""

@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from sottovoce_wire import padding
-from sottovoce_wire.errors import WireError
 
 from . import message as layout
 from . import pq_ratchet
 from .agreement import SessionKeys
 from .chain_key import MAX_SKIPPED, Passed, ReceivingChain, SendingChain, skipped_message_key
 from .errors import CryptoRefusal, Reason
-from .message import MAX_CHAIN, Expected, Route, new_tuple
-from .message_key import MessageKey
+from .message import MAX_CHAIN, Expected, Route, Window, new_tuple
 from .primitives import OwnExchangeKey, PeerExchangeKey
 from .ratchet_state import (
     LOOK_AHEAD_EPHEMERAL,
@@ -68,6 +66,11 @@ class SkippedKey(NamedTuple):
     header_key: bytes
     key: bytes
 
+    @property
+    def window(self) -> Window:
+        """Its tag, and what that announces."""
+        return new_tuple(Window, ((self.tag,), self.chain, self.number, False))
+
     def __repr__(self) -> str:
         return f"SkippedKey(chain={self.chain}, number={self.number})"
 
@@ -80,7 +83,7 @@ class Decrypted(NamedTuple):
     is_ephemeral: bool
     skipped: tuple[SkippedKey, ...]
     used: Expected | None
-    appeared: Sequence[tuple[bytes, Expected]]
+    appeared: Sequence[Window]
     vanished: Sequence[bytes]
 
     def __repr__(self) -> str:
@@ -94,8 +97,8 @@ class _Header(NamedTuple):
     epoch: int
 
 
-#: Which chain, its route, and the places that were walked over.
-_Walked: TypeAlias = tuple[int, Route, Iterable[Passed]]
+#: Which chain, its route, and the places that were walked over, one at least.
+Walked: TypeAlias = tuple[int, Route, Sequence[Passed]]
 
 
 class _Change(NamedTuple):
@@ -106,7 +109,7 @@ class _Change(NamedTuple):
     next_receiving: Route
     sending: SendingHalf
     receiving: Receiving
-    walked: "tuple[_Walked, ...]"
+    walked: tuple[Walked, ...]
     agreement: pq_ratchet.State
 
     def __repr__(self) -> str:
@@ -234,11 +237,11 @@ class Ratchet:
 
     # --- Receiving -----------------------------------------------------------------------------------------------
 
-    def expected(self) -> tuple[tuple[bytes, Expected], ...]:
+    def expected(self) -> tuple[Window, ...]:
         """The routing tags under which the peer's messages are expected, without those of skipped keys."""
         receiving = self._receiving
         silent = self._next_receiving.announce(self._seen + 1, 0, LOOK_AHEAD_SILENT)
-        return (*silent, *receiving.window()) if isinstance(receiving, Receiving) else tuple(silent)
+        return (silent, *receiving.windows()) if isinstance(receiving, Receiving) else (silent,)
 
     def recognise(self, message: bytes) -> Expected | None:
         """What a message is whose tag nobody expects, if its header opens: it lies beyond what was looked ahead for."""
@@ -283,14 +286,10 @@ class Ratchet:
         body, self._agreement = self._open(message, key, self._agreement, self.epoch, now)
         receiving.chain = after
         self._messages += 1
-        route, nth = receiving.route, receiving.nth
-        appeared: Sequence[tuple[bytes, Expected]]
-        if first == at.number + LOOK_AHEAD_LIVE < MAX_CHAIN:  # the window is as long as it gets: it moves on by one
-            receiving.ahead = first + 1
-            appeared = ((route.tag(first), new_tuple(Expected, (nth, first, False))),)
-        else:
-            receiving.ahead = end = min(first + LOOK_AHEAD_SILENT, after.number + LOOK_AHEAD_LIVE, MAX_CHAIN)
-            appeared = route.announce(nth, first, end)
+        appeared: Sequence[Window] = ()
+        if first < after.number + LOOK_AHEAD_LIVE:
+            receiving.ahead = end = min(first + LOOK_AHEAD_SILENT, MAX_CHAIN)
+            appeared = (receiving.route.announce(receiving.nth, first, end),)
         return new_tuple(Decrypted, (body, False, (), None, appeared, (tag,)))
 
     def _advance(self, receiving: Receiving, expected: Expected, spend: Spend) -> _Change:
@@ -348,9 +347,9 @@ class Ratchet:
         at = change.receiving.chain
         key, after = at.step()
         body, agreement = self._open(message, key, change.agreement, change.epoch, now)
-        ahead = max(change.receiving.ahead, after.number + LOOK_AHEAD_SILENT)
-        receiving = _moved(change.receiving, after, ahead)
-        skipped = _skipped_keys(change.walked) if change.walked else ()
+        receiving = change.receiving  # made for this message: nobody else holds it
+        receiving.chain, receiving.ahead = after, max(receiving.ahead, after.number + LOOK_AHEAD_SILENT)
+        skipped = skipped_keys(change.walked) if change.walked else ()
         appeared = self._appeared(change, receiving, skipped)
         vanished = self._vanished(change, message, skipped)
         self._root, self.epoch, self._next_receiving = change.root, change.epoch, change.next_receiving
@@ -368,7 +367,7 @@ class Ratchet:
             raise CryptoRefusal(reason, "the message's key is used up")
         if not is_open:
             _open_header(Route(kept.header_key + bytes(32)), message, expected)
-        body, self._agreement = self._open(message, MessageKey(kept.key), self._agreement, self.epoch, now)
+        body, self._agreement = self._open(message, kept.key, self._agreement, self.epoch, now)
         self._messages += 1
         return new_tuple(Decrypted, (body, False, (), expected, (), (tag,)))
 
@@ -385,18 +384,13 @@ class Ratchet:
         gone = receiving.route.tags(first, after, is_ephemeral=True)
         first, end = first + LOOK_AHEAD_EPHEMERAL, after + LOOK_AHEAD_EPHEMERAL
         appeared = receiving.route.announce(nth, first, end, is_ephemeral=True)
-        return Decrypted(body, True, (), None, appeared, gone)
+        return Decrypted(body, True, (), None, (appeared,), gone)
 
     def _open(
-        self, message: bytes, key: MessageKey, agreement: pq_ratchet.State, epoch: int, now: int
+        self, message: bytes, key: bytes, agreement: pq_ratchet.State, epoch: int, now: int
     ) -> tuple[bytes, pq_ratchet.State]:
         """The body, and the post-quantum part after the fragment beside it."""
-        padded = layout.open_body(message, key, self.session_id)
-        try:
-            content = padding.unpad(padded)
-        except WireError as error:
-            raise CryptoRefusal(Reason.MALFORMED, error.detail) from None
-        fragment, body = pq_ratchet.split(content)
+        fragment, body = pq_ratchet.split(layout.open_body(message, key, self.session_id))
         return body, agreement if fragment is None else pq_ratchet.take(agreement, epoch, fragment, now)
 
     @property
@@ -412,20 +406,16 @@ class Ratchet:
 
     # --- The table of tags ---------------------------------------------------------------------------------------
 
-    def _appeared(
-        self, change: _Change, after: Receiving, skipped: Sequence[SkippedKey]
-    ) -> Sequence[tuple[bytes, Expected]]:
+    def _appeared(self, change: _Change, after: Receiving, skipped: Sequence[SkippedKey]) -> Sequence[Window]:
         """A refill begins where the window ended, or it would announce what was skipped a second time."""
-        known = self._receiving
+        known, nth = self._receiving, after.nth
         ends = {known.nth: known.ahead} if isinstance(known, Receiving) else {}  # of the tags that are known
-        first = max(ends.get(after.nth, LOOK_AHEAD_SILENT), after.chain.number)
-        appeared = after.route.announce(after.nth, first, after.ahead)
-        for key in skipped:
-            if key.number >= ends.get(key.chain, LOOK_AHEAD_SILENT):
-                appeared.append((key.tag, new_tuple(Expected, (key.chain, key.number, False))))
-        if after.nth not in ends:
-            appeared += after.ephemeral_window()
-            appeared += change.next_receiving.announce(after.nth + 1, 0, LOOK_AHEAD_SILENT)
+        appeared = [after.route.announce(nth, max(ends.get(nth, LOOK_AHEAD_SILENT), after.chain.number), after.ahead)]
+        if nth not in ends:
+            appeared.append(after.ephemeral_window())
+            appeared.append(change.next_receiving.announce(nth + 1, 0, LOOK_AHEAD_SILENT))
+        if skipped:
+            appeared += [key.window for key in skipped if key.number >= ends.get(key.chain, LOOK_AHEAD_SILENT)]
         return appeared
 
     def _vanished(self, change: _Change, message: bytes, skipped: Sequence[SkippedKey]) -> Sequence[bytes]:
@@ -433,9 +423,9 @@ class Ratchet:
         if isinstance(known, Receiving) and known.nth == after.nth:
             gone = known.route.tags(known.chain.number, min(known.ahead, after.chain.number))
         else:
-            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number)) if skipped else []
+            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number)) if skipped else ()
             gone += known.tags() if isinstance(known, Receiving) else ()
-        gone.append(layout.routing_tag(message))
+        gone += (layout.routing_tag(message),)
         if not skipped:
             return gone
         kept = {key.tag for key in skipped}
@@ -519,7 +509,7 @@ def _missing(known: ReceivingHalf, header: _Header) -> int:
     return missing
 
 
-def _end(known: ReceivingHalf, header: _Header) -> tuple[_Walked, ...]:
+def _end(known: ReceivingHalf, header: _Header) -> tuple[Walked, ...]:
     """The positions of the messages that are still to come of the chain before."""
     if isinstance(known, NothingReceived):
         return ()
@@ -527,12 +517,16 @@ def _end(known: ReceivingHalf, header: _Header) -> tuple[_Walked, ...]:
     return ((known.nth, known.route, passed),) if passed else ()
 
 
-def _skipped_keys(walked: Iterable[_Walked]) -> tuple[SkippedKey, ...]:
+def skipped_keys(walked: Iterable[Walked]) -> tuple[SkippedKey, ...]:
     """The keys of the newest MAX_SKIPPED positions walked over."""
-    positions = [(chain, route, number, key) for chain, route, passed in walked for number, key in passed]
+    positions = [
+        (chain, number, tag, route.header_key.key, key)
+        for chain, route, passed in walked
+        for (number, key), tag in zip(passed, route.tags(passed[0][0], passed[-1][0] + 1), strict=True)
+    ]
     return tuple(
-        new_tuple(SkippedKey, (chain, number, route.tag(number), route.header_key.key, skipped_message_key(key)))
-        for chain, route, number, key in positions[-MAX_SKIPPED:]
+        new_tuple(SkippedKey, (chain, number, tag, header_key, skipped_message_key(key)))
+        for chain, number, tag, header_key, key in positions[-MAX_SKIPPED:]
     )
 
 

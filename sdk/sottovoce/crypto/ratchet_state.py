@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from .chain_key import ReceivingChain, SendingChain
 from .errors import CryptoRefusal, Reason
-from .message import Expected, Route
+from .message import Route, Window
 from .primitives import OwnExchangeKey, PeerExchangeKey
 
 #: Tags kept ready for ephemeral messages on the present chain, and numbers that the stored state runs ahead of them.
@@ -92,17 +92,17 @@ class Receiving:
         self.ahead = ahead
         self.whispers = whispers
 
-    def window(self) -> list[tuple[bytes, Expected]]:
+    def windows(self) -> tuple[Window, Window]:
         """The tags of what may come next on this chain."""
-        return self.route.announce(self.nth, self.chain.number, self.ahead) + self.ephemeral_window()
+        return self.route.announce(self.nth, self.chain.number, self.ahead), self.ephemeral_window()
 
-    def tags(self) -> list[bytes]:
-        """The tags of that window alone."""
+    def tags(self) -> tuple[bytes, ...]:
+        """The same tags, and nothing of what they announce."""
         number = self.whispers.number
         ephemeral = self.route.tags(number, number + LOOK_AHEAD_EPHEMERAL, is_ephemeral=True)
         return self.route.tags(self.chain.number, self.ahead) + ephemeral
 
-    def ephemeral_window(self) -> list[tuple[bytes, Expected]]:
+    def ephemeral_window(self) -> Window:
         """The same for ephemeral messages."""
         number = self.whispers.number
         return self.route.announce(self.nth, number, number + LOOK_AHEAD_EPHEMERAL, is_ephemeral=True)

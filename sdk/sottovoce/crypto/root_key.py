@@ -4,16 +4,16 @@ and all keys of a new chain come out.
 Here stands the root step alone. Who steps when is `ratchet`'s business. Spec: ratchet.
 """
 
+import struct
 from typing import Final, NamedTuple
 
 from sottovoce_wire import labels
 
 from . import primitives
-from .message import Route
-from .primitives import KEY_LENGTH
+from .message import Route, new_tuple
 
-#: RK' ‖ CK ‖ NHK ‖ NTK ‖ ECK
-_OUTPUT: Final = 5 * KEY_LENGTH
+#: RK' ‖ CK ‖ (NHK ‖ NTK) ‖ ECK
+_OUTPUT: Final = struct.Struct("32s32s64s32s")
 
 
 class Step(NamedTuple):
@@ -41,5 +41,6 @@ class SessionRootKey:
         """The root step: `shared` is the Diffie-Hellman secret (32), `post_quantum` the secret of an epoch that begins
         here (32) or empty, `epoch` the u32 that the headers of the new chain name."""
         info = labels.RATCHET_ROOT + epoch.to_bytes(4, "big")
-        output = primitives.hkdf_sha256(shared + post_quantum, info, _OUTPUT, salt=self.key)
-        return Step(SessionRootKey(output[:32]), output[32:64], Route(output[64:128]), output[128:])
+        output = primitives.hkdf_sha256(shared + post_quantum, info, _OUTPUT.size, salt=self.key)
+        root_key, chain_key, route_keys, ephemeral_key = _OUTPUT.unpack(output)
+        return new_tuple(Step, (SessionRootKey(root_key), chain_key, Route(route_keys), ephemeral_key))

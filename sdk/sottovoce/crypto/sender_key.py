@@ -9,17 +9,24 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from sottovoce_wire import labels, padding
-from sottovoce_wire.errors import WireError
 from sottovoce_wire.ids import AccountId, DeviceId, GroupId
 
 from . import message as layout
 from . import primitives
-from .chain_key import MAX_SKIPPED, Passed, ReceivingChain, SendingChain, skipped_message_key
+from .chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
 from .errors import CryptoRefusal, Reason
-from .message import MAX_CHAIN, Expected, Route
-from .message_key import MessageKey
+from .message import MAX_CHAIN, Expected, Route, Window, new_tuple
 from .primitives import KEY_LENGTH, SIGNATURE_LENGTH, SigningKey
-from .ratchet import LOOK_AHEAD_LIVE, LOOK_AHEAD_SILENT, MAX_STEPS, Decrypted, FindSkipped, SkippedKey, Spend
+from .ratchet import (
+    LOOK_AHEAD_LIVE,
+    LOOK_AHEAD_SILENT,
+    MAX_STEPS,
+    Decrypted,
+    FindSkipped,
+    SkippedKey,
+    Spend,
+    skipped_keys,
+)
 from .ratchet_state import LOOK_AHEAD_EPHEMERAL
 
 #: Ephemeral messages of one chain: a member who missed all of them catches up within the walk of one message.
@@ -178,8 +185,9 @@ class OwnSenderKey:
         if chain.number >= MAX_CHAIN:
             raise CryptoRefusal(Reason.CHAIN_ENDED, "the chain has as many messages as it may: begin a new one")
         header = _Header(self.chain_id, epoch, chain.number, self._whispers.number)
-        message = self._seal(header, chain.message_key(), content, membership, is_ephemeral=False)
-        self._chain = chain.after()
+        key, after = chain.step()
+        message = self._seal(header, key, content, membership, is_ephemeral=False)
+        self._chain = after
         return message
 
     def encrypt_ephemeral(self, content: bytes, epoch: int, membership: bytes) -> tuple[bytes, bool]:
@@ -199,9 +207,7 @@ class OwnSenderKey:
         self._whispers = chain.after()
         return message, must_store
 
-    def _seal(
-        self, header: _Header, key: MessageKey, content: bytes, membership: bytes, *, is_ephemeral: bool
-    ) -> bytes:
+    def _seal(self, header: _Header, key: bytes, content: bytes, membership: bytes, *, is_ephemeral: bool) -> bytes:
         if header.epoch < self.epoch:
             raise CryptoRefusal(Reason.WRONG_EPOCH, "the chain was begun in a later epoch")
         nonce = layout.new_nonce()
@@ -251,7 +257,8 @@ class _Position(NamedTuple):
 def _look_ahead(before: _Position, number: int) -> int:
     """Up to where the tags are known when message `number` was opened: further with every message in its turn."""
     if number == before.chain.number:
-        return min(before.ahead + LOOK_AHEAD_SILENT, number + 1 + LOOK_AHEAD_LIVE, MAX_CHAIN)
+        is_short = before.ahead < number + 1 + LOOK_AHEAD_LIVE
+        return min(before.ahead + LOOK_AHEAD_SILENT, MAX_CHAIN) if is_short else before.ahead
     return max(before.ahead, number + 1 + LOOK_AHEAD_SILENT)
 
 
@@ -311,11 +318,11 @@ class PeerSenderKey:
         at = _Position(ReceivingChain(key, n), n + LOOK_AHEAD_SILENT, ReceivingChain(whisper_key, w))
         return cls(GroupId(group_id), device_id, epoch, signing_public, route, at)
 
-    def expected(self) -> tuple[tuple[bytes, Expected], ...]:
+    def expected(self) -> tuple[Window, Window]:
         """The routing tags that announce a message of this chain, without those of skipped keys."""
         route, at, first = self._route, self._at, self._at.whispers.number
         in_order = route.announce(THE_CHAIN, at.chain.number, at.ahead)
-        return (*in_order, *route.announce(THE_CHAIN, first, first + LOOK_AHEAD_EPHEMERAL, is_ephemeral=True))
+        return in_order, route.announce(THE_CHAIN, first, first + LOOK_AHEAD_EPHEMERAL, is_ephemeral=True)
 
     def recognise(self, message: bytes) -> Expected | None:
         """What a message is whose tag nobody expects, if its header opens: it lies beyond what was looked ahead for."""
@@ -365,7 +372,7 @@ class PeerSenderKey:
         return self._late(message, header, membership, find_skipped)
 
     def _open_header(self, message: bytes, expected: Expected) -> _Header:
-        header = _Header(*_HEADER.unpack(self._route.open_header(message)))
+        header = new_tuple(_Header, _HEADER.unpack(self._route.open_header(message)))
         if header.chain_id != self.chain_id or header.number != expected.number:
             raise CryptoRefusal(Reason.MALFORMED, "the header is of another chain or number than the tag")
         if header.number >= (MAX_WHISPERS if expected.is_ephemeral else MAX_CHAIN) or header.whispers > MAX_WHISPERS:
@@ -377,12 +384,12 @@ class PeerSenderKey:
     def _next(self, message: bytes, header: _Header, membership: bytes) -> Decrypted:
         """The ordinary case, made short: the message that comes next, when no ephemeral one was missed."""
         before = self._at
-        content = self._open(message, before.chain.message_key(), header, membership, is_ephemeral=False)
-        after = before.chain.after()
+        key, after = before.chain.step()
+        content = self._open(message, key, header, membership, is_ephemeral=False)
         ahead = _look_ahead(before, header.number)
-        self._move(_Position(after, ahead, before.whispers))
-        appeared = self._route.announce(THE_CHAIN, before.ahead, ahead)
-        return Decrypted(content, False, (), None, appeared, (layout.routing_tag(message),))
+        self._move(new_tuple(_Position, (after, ahead, before.whispers)))
+        appeared = (self._route.announce(THE_CHAIN, before.ahead, ahead),) if ahead > before.ahead else ()
+        return new_tuple(Decrypted, (content, False, (), None, appeared, (layout.routing_tag(message),)))
 
     def _advance(self, message: bytes, header: _Header, membership: bytes, spend: Spend) -> Decrypted:
         """A message further on, or the next one after ephemeral ones were missed. It says where the ephemeral chain
@@ -399,7 +406,7 @@ class PeerSenderKey:
         whispers, _ = before.whispers.walk(header.whispers)
         _, passed = self._nearest(max(header.number - MAX_SKIPPED, before.chain.number)).walk(header.number)
         self._move(_Position(at.after(), _look_ahead(before, header.number), whispers))
-        skipped = tuple(self._skipped_key(place) for place in passed)
+        skipped = skipped_keys([(THE_CHAIN, self._route, passed)]) if passed else ()
         return Decrypted(
             content, False, skipped, None, self._appeared(before, skipped), self._vanished(before, skipped)
         )
@@ -441,7 +448,7 @@ class PeerSenderKey:
         kept = find_skipped(THE_CHAIN, header.number)
         if kept is None:
             raise CryptoRefusal(Reason.ALREADY_USED, "the message's key is used up")
-        content = self._open(message, MessageKey(kept.key), header, membership, is_ephemeral=False)
+        content = self._open(message, kept.key, header, membership, is_ephemeral=False)
         used = Expected(THE_CHAIN, header.number)
         return Decrypted(content, False, (), used, (), (layout.routing_tag(message),))
 
@@ -457,14 +464,9 @@ class PeerSenderKey:
         self._at = before._replace(whispers=at.after())
         return Decrypted(content, True, (), None, self._appeared(before, ()), self._vanished(before, ()))
 
-    def _open(
-        self, message: bytes, key: MessageKey, header: _Header, membership: bytes, *, is_ephemeral: bool
-    ) -> bytes:
+    def _open(self, message: bytes, key: bytes, header: _Header, membership: bytes, *, is_ephemeral: bool) -> bytes:
         """The content, once the signature in front of it holds."""
-        try:
-            body = padding.unpad(layout.open_body(message, key, self.chain_id))
-        except WireError as error:
-            raise CryptoRefusal(Reason.MALFORMED, error.detail) from None
+        body = layout.open_body(message, key, self.chain_id)
         signature, content = body[:SIGNATURE_LENGTH], body[SIGNATURE_LENGTH:]
         nonce = layout.nonce_of(message)
         statement = _statement(
@@ -473,19 +475,13 @@ class PeerSenderKey:
         primitives.verify(self._signing_public, statement, signature)
         return content
 
-    def _skipped_key(self, passed: Passed) -> SkippedKey:
-        route, (number, key) = self._route, passed
-        return SkippedKey(THE_CHAIN, number, route.tag(number), route.header_key.key, skipped_message_key(key))
-
-    def _appeared(self, before: _Position, skipped: tuple[SkippedKey, ...]) -> list[tuple[bytes, Expected]]:
+    def _appeared(self, before: _Position, skipped: tuple[SkippedKey, ...]) -> list[Window]:
         """A refill begins where the window ended, or it would announce what was skipped a second time."""
         route, now = self._route, self._at
-        appeared = route.announce(THE_CHAIN, max(before.ahead, now.chain.number), now.ahead)
-        for key in skipped:
-            if key.number >= before.ahead:
-                appeared.append((key.tag, Expected(THE_CHAIN, key.number)))
+        in_order = route.announce(THE_CHAIN, max(before.ahead, now.chain.number), now.ahead)
         first, end = (at.whispers.number + LOOK_AHEAD_EPHEMERAL for at in (before, now))
-        return appeared + route.announce(THE_CHAIN, max(first, now.whispers.number), end, is_ephemeral=True)
+        ephemeral = route.announce(THE_CHAIN, max(first, now.whispers.number), end, is_ephemeral=True)
+        return [in_order, ephemeral, *(key.window for key in skipped if key.number >= before.ahead)]
 
     def _vanished(self, before: _Position, skipped: tuple[SkippedKey, ...]) -> list[bytes]:
         route, now = self._route, self._at

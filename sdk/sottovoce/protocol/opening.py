@@ -201,8 +201,8 @@ class Opener:
         """Nothing can fail any more: the table of tags follows the rows."""
         session = opened.session
         if opened.is_new:
-            tags = [(key.tag, layout.Expected(key.chain, key.number)) for key in opened.decrypted.skipped]
-            state.routing.announce(session.session_id, [*session.ratchet.expected(), *tags])
+            skipped = [key.window for key in opened.decrypted.skipped]
+            state.routing.announce(session.session_id, [*session.ratchet.expected(), *skipped])
             if state.peers.is_contact(session.account_id):
                 state.routing.befriend(session.session_id)
             sessions.prune(state, session.account_id, session.device_id)
@@ -315,7 +315,8 @@ class Opener:
         found = state.routing.find(tag)
         expected = found.expected if found is not None and found.session_id == session.session_id else None
         if maker is not None:
-            expected = dict(session.ratchet.expected()).get(tag)
+            windows = session.ratchet.expected()
+            expected = next((window.find(tag) for window in windows if tag in window.tags), None)
         if expected is None:
             expected = session.ratchet.recognise(message)
         if expected is None:

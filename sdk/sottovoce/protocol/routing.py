@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
-from ..crypto.message import Expected
+from ..crypto.message import Expected, Window
 from ..crypto.ratchet import Decrypted
 
 
@@ -28,14 +28,15 @@ class Routing:
     __slots__ = ("_contacts", "_strangers", "_tags", "changes")
 
     def __init__(self) -> None:
-        self._tags: dict[bytes, Found] = {}
+        self._tags: dict[bytes, tuple[bytes, Window]] = {}
         self._contacts: dict[bytes, None] = {}
         self._strangers: dict[bytes, None] = {}
         self.changes = 0
 
     def find(self, tag: bytes) -> Found | None:
         """What the tag announces."""
-        return self._tags.get(tag)
+        held = self._tags.get(tag)
+        return None if held is None else Found(held[0], held[1].find(tag))
 
     def newest(self, contacts: int, strangers: int) -> list[bytes]:
         """The ids of so many sessions of contacts and of others, each those heard from last, the last one first."""
@@ -55,25 +56,27 @@ class Routing:
             del self._contacts[session_id]
             self._strangers[session_id] = None
 
-    def announce(self, session_id: bytes, tags: Iterable[tuple[bytes, Expected]]) -> None:
+    def announce(self, session_id: bytes, windows: Iterable[Window]) -> None:
         """Add tags of a session, which counts as the one heard from last."""
         order = self._contacts if session_id in self._contacts else self._strangers
         order.pop(session_id, None)
         order[session_id] = None
-        self.admit(session_id, tags)
+        self.admit(session_id, windows)
 
-    def admit(self, session_id: bytes, tags: Iterable[tuple[bytes, Expected]]) -> None:
+    def admit(self, session_id: bytes, windows: Iterable[Window]) -> None:
         """Add tags of a session; those that another has stay its own."""
         self.changes += 1
-        for tag, expected in tags:
-            self._tags.setdefault(tag, Found(session_id, expected))
+        for window in windows:
+            held = session_id, window
+            for tag in window.tags:
+                self._tags.setdefault(tag, held)
 
     def withdraw(self, session_id: bytes, tags: Iterable[bytes]) -> None:
         """Remove tags of a session; those that are another's stay."""
         self.changes += 1
         for tag in tags:
-            found = self._tags.get(tag)
-            if found is not None and found.session_id == session_id:
+            held = self._tags.get(tag)
+            if held is not None and held[0] == session_id:
                 del self._tags[tag]
 
     def apply(self, session_id: bytes, opened: Decrypted) -> None:

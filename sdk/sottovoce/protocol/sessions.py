@@ -183,7 +183,7 @@ def prune(state: State, account_id: AccountId, device_id: DeviceId) -> None:
 
 def wipe(state: State, session: Session) -> None:
     """Wipe a session with all its keys and tags."""
-    tags = [tag for tag, _ in session.ratchet.expected()]
+    tags = [tag for window in session.ratchet.expected() for tag in window.tags]
     state.routing.forget(session.session_id, [*tags, *state.sessions.skipped_tags(session.session_id)])
     state.sessions.wipe(session.session_id)
 

@@ -154,12 +154,12 @@ class Store:
         """The table of tags, made from the rows if there is none."""
         if self._routing is None:
             routing = Routing()
-            for session_id, is_contact, tags in self._tables.sessions.routes():
-                routing.announce(session_id, tags)
+            for session_id, is_contact, windows in self._tables.sessions.routes():
+                routing.announce(session_id, windows)
                 if is_contact:
                     routing.befriend(session_id)
-            for session_id, tag, expected in self._tables.sessions.skipped_routes():
-                routing.admit(session_id, [(tag, expected)])
+            for session_id, window in self._tables.sessions.skipped_routes():
+                routing.admit(session_id, [window])
             self._routing = routing
         return self._routing
 

@@ -11,7 +11,7 @@ import apsw
 
 from sottovoce_wire.ids import AccountId, DeviceId
 
-from ..crypto.message import Expected
+from ..crypto.message import Window
 from ..crypto.ratchet import Ratchet, SkippedKey
 from ..protocol.state import FirstContact, Session
 
@@ -190,8 +190,8 @@ class SessionTable:
         """The sending sessions on which nothing came after so many messages, or since then."""
         return self._some("WHERE (silent >= ? OR silent_since <= ?) AND replaced_at IS NULL", messages, since)
 
-    def routes(self) -> Iterator[tuple[bytes, bool, Sequence[tuple[bytes, Expected]]]]:
-        """(session id, whether it is a contact's, tags and what they announce) of all sessions, those heard from last
+    def routes(self) -> Iterator[tuple[bytes, bool, Sequence[Window]]]:
+        """(session id, whether it is a contact's, the tags that are expected) of all sessions, those heard from last
         at the end; without those of skipped keys."""
         rows = self._execute(
             "SELECT session_id, account_id IN (SELECT account_id FROM peers WHERE is_contact), ratchet"
@@ -200,10 +200,10 @@ class SessionTable:
         for session_id, is_contact, packed in rows:
             yield session_id, bool(is_contact), Ratchet.unpack(packed).expected()
 
-    def skipped_routes(self) -> Iterator[tuple[bytes, bytes, Expected]]:
-        """(session id, tag, what it announces) of all skipped keys."""
+    def skipped_routes(self) -> Iterator[tuple[bytes, Window]]:
+        """(session id, tag and what it announces) of all skipped keys."""
         for session_id, tag, chain, number in self._execute("SELECT session_id, tag, chain, number FROM skipped_keys"):
-            yield session_id, tag, Expected(chain, number)
+            yield session_id, Window((tag,), chain, number)
 
     def skipped_key(self, session_id: bytes, chain: int, number: int) -> SkippedKey | None:
         """The stored keys of a message that has not come."""

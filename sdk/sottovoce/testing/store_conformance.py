@@ -14,7 +14,7 @@ from sottovoce_wire.ids import AccountId, DeviceId, MessageId, QueueId, SendKey
 from .. import errors
 from ..crypto import identity
 from ..crypto.identity import DeviceKeys, RootKey
-from ..crypto.message import Expected
+from ..crypto.message import Window
 from ..crypto.prekeys import OwnPrekeys, open_prekeys
 from ..protocol import sessions
 from ..protocol.state import Address, ContactQueue, Incoming, Own, Peer
@@ -114,7 +114,7 @@ class StoreConformance:
 
         def fail() -> None:
             with store.transaction() as tables:
-                tables.routing.admit(bytes(32), [(tag, Expected(0, 0))])
+                tables.routing.admit(bytes(32), [Window((tag,), 0, 0)])
                 raise _Refused
 
         _expect_raised(_Refused, fail)

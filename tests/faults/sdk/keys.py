@@ -9,7 +9,6 @@ from typing import Any
 
 from sottovoce import links
 from sottovoce.crypto import primitives
-from sottovoce.crypto.message_key import MessageKey
 from sottovoce.protocol import sessions
 from sottovoce_wire.frames import Send, decode_client_message
 from tests.faults.sdk.journal import Event, Journal
@@ -27,16 +26,20 @@ def _hash(data: bytes) -> str:
 
 
 def _record_pairs(journal: Journal) -> list[str]:
-    genuine = primitives.AeadKey.encrypt
+    of_header, of_body = primitives.AeadKey.encrypt, primitives.encrypt
     last = [""]
 
-    def encrypt(self: primitives.AeadKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
-        if isinstance(self, MessageKey):
-            last[0] = _hash(self.key)
-        journal.note("pair", _hash(self.key), nonce.hex())
-        return genuine(self, nonce, plaintext, associated_data)
+    def header(held: primitives.AeadKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+        journal.note("pair", _hash(held.key), nonce.hex())
+        return of_header(held, nonce, plaintext, associated_data)
 
-    primitives.AeadKey.encrypt = encrypt  # type: ignore[method-assign]
+    def body(key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+        last[0] = _hash(key)
+        journal.note("pair", last[0], nonce.hex())
+        return of_body(key, nonce, plaintext, associated_data)
+
+    primitives.AeadKey.encrypt = header  # type: ignore[assignment, method-assign]
+    primitives.encrypt = body
     return last
 
 

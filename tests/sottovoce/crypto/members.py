@@ -16,6 +16,8 @@ from sottovoce.crypto.sender_key import OwnSenderKey, PeerSenderKey, membership_
 from sottovoce_wire import labels, padding
 from sottovoce_wire.ids import AccountId, DeviceId, GroupId
 
+from .windows import announced
+
 NOW = 1_800_000_000
 GROUP = GroupId(b"g" * 32)
 DEVICE = DeviceId(b"speaker's device")
@@ -59,7 +61,7 @@ class Member:
     def __init__(self, speaker: Speaker, *, device_id: DeviceId = DEVICE) -> None:
         self.key = PeerSenderKey.accept(speaker.key.distribution(), device_id)
         self.log = {epoch: hash_of(epoch) for epoch in range(EPOCH + 3)}
-        self.table = dict(self.key.expected())
+        self.table = announced(self.key.expected())
         self.skipped: dict[tuple[int, int], SkippedKey] = {}
         self.searches = 0
         self.walked: list[int] = []
@@ -92,9 +94,9 @@ class Member:
             # The one tag that may be missing is that of a message which a search has found.
             assert tag in self.table or tag == layout.routing_tag(message)
             self.table.pop(tag, None)
-        for tag, expected in opened.appeared:
-            assert tag not in self.table
-            self.table[tag] = expected
+        for window in opened.appeared:
+            assert not set(window.tags) & set(self.table)
+            self.table.update(announced([window]))
         self.skipped.update({(key.chain, key.number): key for key in opened.skipped})
         if opened.used is not None:
             del self.skipped[opened.used.chain, opened.used.number]
@@ -117,7 +119,7 @@ class Member:
 
     def check_table(self) -> None:
         """The table that grew and shrank with each message is the one that would be made from the state."""
-        wanted = dict(self.key.expected())
+        wanted = announced(self.key.expected())
         wanted.update({key.tag: Expected(key.chain, key.number) for key in self.skipped.values()})
         assert self.table == wanted
 

@@ -20,6 +20,8 @@ from sottovoce.crypto.ratchet import Decrypted, Ratchet, SkippedKey
 from sottovoce.crypto.ratchet_state import Receiving, Sending, StepDue
 from sottovoce_wire import padding
 
+from .windows import announced
+
 NOW = 1_800_000_000
 KEYS = SessionKeys(b"i" * 32, b"r" * 32, b"a" * 32, b"b" * 32, b"c" * 32, b"d" * 32)
 SIGNED_PREKEY = OwnExchangeKey(b"s" * 32)
@@ -31,7 +33,7 @@ class Side:
     def __init__(self, ratchet: Ratchet) -> None:
         self.ratchet = ratchet
         self.stored = ratchet.pack()
-        self.table = dict(ratchet.expected())
+        self.table = announced(ratchet.expected())
         self.skipped: dict[tuple[int, int], SkippedKey] = {}
         self.searches = 0
         self.walked: list[int] = []
@@ -77,9 +79,9 @@ class Side:
             # The one tag that may be missing is that of a message which a search has found.
             assert tag in self.table or tag == layout.routing_tag(message)
             self.table.pop(tag, None)
-        for tag, expected in opened.appeared:
-            assert tag not in self.table
-            self.table[tag] = expected
+        for window in opened.appeared:
+            assert not set(window.tags) & set(self.table)
+            self.table.update(announced([window]))
         self.skipped.update({(key.chain, key.number): key for key in opened.skipped})
         if opened.used is not None:
             del self.skipped[opened.used.chain, opened.used.number]
@@ -109,7 +111,7 @@ class Side:
 
     def check_table(self) -> None:
         """The table that grew and shrank with each message is the one that would be made from the state."""
-        wanted = dict(self.ratchet.expected())
+        wanted = announced(self.ratchet.expected())
         wanted.update({key.tag: Expected(key.chain, key.number) for key in self.skipped.values()})
         assert self.table == wanted
 
@@ -157,7 +159,7 @@ def jump(side: Side, peer: Side, number: int) -> None:
     sending_of(side).chain = SendingChain(b"k" * 32, number)
     receiving = receiving_of(peer)
     receiving.chain, receiving.ahead = ReceivingChain(b"k" * 32, number), number + 8
-    peer.table = dict(peer.ratchet.expected())
+    peer.table = announced(peer.ratchet.expected())
 
 
 # --- A peer that lies ---------------------------------------------------------------------------------------------

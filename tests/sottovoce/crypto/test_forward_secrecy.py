@@ -9,16 +9,14 @@ from collections.abc import Callable
 import pytest
 
 from sottovoce.crypto import message as layout
-from sottovoce.crypto import pq_ratchet
+from sottovoce.crypto import pq_ratchet, primitives
 from sottovoce.crypto.chain_key import ReceivingChain
 from sottovoce.crypto.errors import CryptoRefusal
 from sottovoce.crypto.message import Route
-from sottovoce.crypto.message_key import MessageKey
 from sottovoce.crypto.pq_ratchet import Answering, Due, Offering, Resting, Waiting
 from sottovoce.crypto.primitives import OwnExchangeKey, PeerExchangeKey
 from sottovoce.crypto.ratchet import Ratchet, SkippedKey
 from sottovoce.crypto.ratchet_state import Receiving, Sending
-from sottovoce_wire import padding
 from tests.sottovoce.crypto.sides import NOW, Side, epoch_state, make_pair, talk
 
 Pair = tuple[Side, Side]
@@ -55,7 +53,7 @@ class Thief:
         state = Ratchet.unpack(stolen)
         self.session_id, self.epoch = state.session_id, state.epoch
         self.root = state._root
-        self.skipped = [MessageKey(key.key) for key in skipped.values()]
+        self.skipped = [key.key for key in skipped.values()]
         self.of_victim, self.of_peer = lines(state)
         self.private: dict[bytes, OwnExchangeKey] = {}
         if isinstance(state._sending, Sending):
@@ -94,9 +92,9 @@ class Thief:
         except CryptoRefusal:
             return None
 
-    def _body(self, key: MessageKey, message: bytes) -> bytes | None:
+    def _body(self, key: bytes, message: bytes) -> bytes | None:
         try:
-            return padding.unpad(layout.open_body(message, key, self.session_id))
+            return layout.open_body(message, key, self.session_id)
         except CryptoRefusal:
             return None
 
@@ -127,13 +125,13 @@ class Keys:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.used: list[bytes] = []
-        encrypt = MessageKey.encrypt
+        encrypt = primitives.encrypt
 
-        def watched(self_: MessageKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
-            self.used.append(self_.key)
-            return encrypt(self_, nonce, plaintext, associated_data)
+        def watched(key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+            self.used.append(key)
+            return encrypt(key, nonce, plaintext, associated_data)
 
-        monkeypatch.setattr(MessageKey, "encrypt", watched)
+        monkeypatch.setattr(primitives, "encrypt", watched)
 
 
 def within_reach(stolen: bytes, steps: int = 40) -> set[bytes]:
@@ -143,7 +141,7 @@ def within_reach(stolen: bytes, steps: int = 40) -> set[bytes]:
         chain = ReceivingChain(stolen[start : start + 32], 0)
         found.add(chain.key)
         for _ in range(steps):
-            found.add(chain.message_key().key)
+            found.add(chain.message_key())
             chain = chain.after()
     return found
 

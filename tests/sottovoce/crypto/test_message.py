@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from sottovoce.crypto import message as layout
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.message import MAX_CHAIN, Expected, Route
-from sottovoce.crypto.message_key import MessageKey
 from tests.sottovoce.crypto.sides import tag_of_the_spec
 
 ROUTE = Route(b"h" * 32 + b"t" * 32)
-TAG, HEADER, CONTEXT, PADDED = b"T" * 8, bytes(range(44)), b"c" * 32, b"p" * 256
+TAG, HEADER, CONTEXT, BODY = b"T" * 8, bytes(range(44)), b"c" * 32, b"p" * 200
+PADDED = BODY + b"\x80" + bytes(55)
 
 
 def sealed() -> bytes:
-    return ROUTE.seal(TAG, HEADER, MessageKey(b"m" * 32), CONTEXT, PADDED)
+    return ROUTE.seal(TAG, HEADER, b"m" * 32, CONTEXT, PADDED)
 
 
 def test_the_tag_is_the_formula_with_a_domain_for_each_kind_of_chain() -> None:
@@ -43,10 +43,11 @@ STRETCHES = (
 def test_a_stretch_of_tags_ends_with_the_chain(is_ephemeral: bool) -> None:
     for first, end in STRETCHES:
         numbers = range(first, min(end, 2**20))
-        tags = [tag_of_the_spec(b"t" * 32, number, is_ephemeral=is_ephemeral) for number in numbers]
+        tags = tuple(tag_of_the_spec(b"t" * 32, number, is_ephemeral=is_ephemeral) for number in numbers)
         assert ROUTE.tags(first, end, is_ephemeral=is_ephemeral) == tags
-        announced = [Expected(3, number, is_ephemeral) for number in numbers]
-        assert ROUTE.announce(3, first, end, is_ephemeral=is_ephemeral) == list(zip(tags, announced, strict=True))
+        window = ROUTE.announce(3, first, end, is_ephemeral=is_ephemeral)
+        assert window.tags == tags
+        assert [window.find(tag) for tag in tags] == [Expected(3, number, is_ephemeral) for number in numbers]
 
 
 def test_a_message_is_laid_out_as_in_the_spec() -> None:
@@ -63,7 +64,7 @@ def test_a_message_is_opened_in_two_steps() -> None:
     assert layout.routing_tag(message) == TAG
     assert layout.head(message) == message[:81]
     assert ROUTE.open_header(message) == HEADER
-    assert layout.open_body(message, MessageKey(b"m" * 32), CONTEXT) == PADDED
+    assert layout.open_body(message, b"m" * 32, CONTEXT) == BODY
 
 
 def test_the_nonce_is_another_each_time() -> None:
@@ -89,14 +90,14 @@ def test_the_body_is_bound_to_every_byte_before_it(place: int) -> None:
     message = sealed()
     changed = message[:place] + bytes([message[place] ^ 1]) + message[place + 1 :]
     with pytest.raises(CryptoRefusal) as refusal:
-        layout.open_body(changed, MessageKey(b"m" * 32), CONTEXT)
+        layout.open_body(changed, b"m" * 32, CONTEXT)
     assert refusal.value.reason is Reason.NOT_AUTHENTIC
 
 
 def test_the_body_is_bound_to_the_session() -> None:
     message = sealed()
     with pytest.raises(CryptoRefusal):
-        layout.open_body(message, MessageKey(b"m" * 32), b"d" * 32)
+        layout.open_body(message, b"m" * 32, b"d" * 32)
     with pytest.raises(InvalidTag):
         AESGCM(b"m" * 32).decrypt(message[9:21], message[81:], message[:81])
 
@@ -112,6 +113,13 @@ def test_what_is_too_short_or_of_another_kind_is_no_message() -> None:
         assert refusal.value.reason is Reason.MALFORMED
 
 
+def test_a_body_without_the_mark_of_its_padding_is_malformed() -> None:
+    for padded in (bytes(256), BODY + bytes(56), PADDED[:-1] + b"\x01"):
+        with pytest.raises(CryptoRefusal) as refusal:
+            layout.open_body(ROUTE.seal(TAG, HEADER, b"m" * 32, CONTEXT, padded), b"m" * 32, CONTEXT)
+        assert refusal.value.reason is Reason.MALFORMED
+
+
 @given(data=st.binary(max_size=400))
 @settings(derandomize=True, deadline=None, database=None, max_examples=200)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
@@ -119,4 +127,4 @@ def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
         with pytest.raises(CryptoRefusal):
             ROUTE.open_header(message)
         with pytest.raises(CryptoRefusal):
-            layout.open_body(message, MessageKey(b"m" * 32), CONTEXT)
+            layout.open_body(message, b"m" * 32, CONTEXT)

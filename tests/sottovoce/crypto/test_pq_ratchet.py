@@ -156,7 +156,7 @@ def test_a_fragment_beyond_the_end_is_refused(first: int, blocks: int) -> None:
 
 def test_both_sides_hold_the_secret_of_the_formula() -> None:
     offer, responder, due, rounds = agree(0, 1)
-    shared = OwnKemKey(offer.seed).decapsulate(responder.sending.data)
+    shared = offer.own.decapsulate(responder.sending.data)
     extracted = hmac.digest(bytes(32), shared, "sha256")
     bound = hashlib.sha256(offer.sending.data + responder.sending.data).digest()
     label = b"Sottovoce v1 pq epoch"

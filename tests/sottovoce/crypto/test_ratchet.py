@@ -225,7 +225,8 @@ def test_a_session_holds_a_bounded_number_of_tags(pair: Pair) -> None:
         talk(alice, bob)
         for _ in range(50):
             bob.read(alice.send(b""))
-    assert len(bob.table) == 8 + 32 + 8  # the next chain, this one, its ephemeral messages
+    others = 8 + 8  # the next chain, and the ephemeral messages of this one
+    assert others + 32 <= len(bob.table) <= others + 39
 
 
 def test_the_window_of_tags_ends_where_the_chain_does(pair: Pair) -> None:
@@ -690,13 +691,18 @@ class Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.used: list[tuple[bytes, bytes]] = []
-        encrypt = primitives.AeadKey.encrypt
+        of_header, of_body = primitives.AeadKey.encrypt, primitives.encrypt
 
-        def watched(self_: primitives.AeadKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
-            self.used.append((self_.key, nonce))
-            return encrypt(self_, nonce, plaintext, associated_data)
+        def header(held: primitives.AeadKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+            self.used.append((held.key, nonce))
+            return of_header(held, nonce, plaintext, associated_data)
 
-        monkeypatch.setattr(primitives.AeadKey, "encrypt", watched)
+        def body(key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+            self.used.append((key, nonce))
+            return of_body(key, nonce, plaintext, associated_data)
+
+        monkeypatch.setattr(primitives.AeadKey, "encrypt", header)
+        monkeypatch.setattr(primitives, "encrypt", body)
 
 
 def put_back(side: Side, stored: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sottovoce.crypto import chain_key, errors, message_key, pq_ratchet, primitives, ratchet_state, root_key
+from sottovoce.crypto import chain_key, errors, pq_ratchet, primitives, ratchet_state, root_key
 from sottovoce.crypto.agreement import Handshake, SessionKeys, initiate
 from sottovoce.crypto.errors import CryptoRefusal
 from sottovoce.crypto.identity import DeviceKeys, OwnerKey, RootKey
@@ -17,7 +17,7 @@ MARKS = ("Secret", SECRET.hex(), "b'", 'b"', "\\x")
 
 
 def holders() -> list[object]:
-    exchange = OwnExchangeKey(SECRET)
+    exchange, kem = OwnExchangeKey(SECRET), OwnKemKey(SECRET + SECRET)
     keys = SessionKeys(*(SECRET,) * 6)
     initiator = Ratchet.initiator(keys, exchange.public, 0)
     initiator.encrypt(SECRET, 0)
@@ -30,7 +30,7 @@ def holders() -> list[object]:
         DeviceKeys.unpack(SECRET + SECRET),
         OwnerKey.from_seed(SECRET),
         exchange,
-        OwnKemKey(SECRET + SECRET),
+        kem,
         OwnSealingKey(SECRET + SECRET + SECRET),
         OneTimePrekey(1, exchange),
         keys,
@@ -39,18 +39,17 @@ def holders() -> list[object]:
         root_key.Step(root_key.SessionRootKey(SECRET), SECRET, route, SECRET),
         chain,
         received,
-        message_key.MessageKey(SECRET),
         primitives.AeadKey(SECRET),
         primitives.block_prf(SECRET),
         route,
         skipped,
-        Decrypted(SECRET, False, (skipped,), Expected(1, 0), ((SECRET[:8], Expected(1, 0)),), (SECRET[:8],)),
+        Decrypted(SECRET, False, (skipped,), Expected(1, 0), (skipped.window,), (SECRET[:8],)),
         whispers,
         ratchet_state.Unanswered(exchange),
         ratchet_state.StepDue(PeerExchangeKey(exchange.public), 0, whispers),
         ratchet_state.Sending(exchange, chain, whispers),
         ratchet_state.Receiving(1, SECRET + bytes(4), 0, route, received, 8, received),
-        pq_ratchet.Offering(SECRET + SECRET, pq_ratchet.Sending(SECRET, 0, 0), pq_ratchet.Collected(1, SECRET)),
+        pq_ratchet.Offering(kem, pq_ratchet.Sending(SECRET, 0, 0), pq_ratchet.Collected(1, SECRET)),
         pq_ratchet.Due(SECRET),
         pq_ratchet.Answering(SECRET, pq_ratchet.Sending(SECRET, 0, 0)),
         initiator,

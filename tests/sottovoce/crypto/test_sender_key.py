@@ -16,7 +16,6 @@ from sottovoce.crypto import message as layout
 from sottovoce.crypto.chain_key import Passed, ReceivingChain
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.message import MAX_CHAIN, Expected
-from sottovoce.crypto.message_key import MessageKey
 from sottovoce.crypto.primitives import SigningKey
 from sottovoce.crypto.sender_key import OwnSenderKey, PeerSenderKey, membership_hash
 from sottovoce_wire import labels, padding
@@ -38,6 +37,7 @@ from .members import (
     statement,
 )
 from .sides import make_pair
+from .windows import announced
 
 HEAD = 81
 
@@ -405,18 +405,17 @@ def seal_under(
     """A message with this body under a message key that a fellow member holds."""
     header = speaker.key.chain_id + numbers(EPOCH, number, whispers)
     route = speaker.key._route
-    message_key = MessageKey(key)
-    return route.seal(route.tag(number), header, message_key, speaker.key.chain_id, padding.pad(body), nonce)
+    return route.seal(route.tag(number), header, key, speaker.key.chain_id, padding.pad(body), nonce)
 
 
 def test_a_fellow_member_moves_no_message_to_another_number_or_nonce() -> None:
     speaker, member = make_group()
     keys, chain = [], speaker.key._chain
     for _ in range(3):
-        keys.append(chain.message_key().key)
+        keys.append(chain.message_key())
         chain = chain.after()
     genuine = speaker.send(b"yes")
-    opened = padding.unpad(layout.open_body(genuine, MessageKey(keys[0]), speaker.key.chain_id))
+    opened = layout.open_body(genuine, keys[0], speaker.key.chain_id)
     nonce = layout.nonce_of(genuine)
     member.refuses(seal_under(speaker, keys[0], opened, 0), Reason.BAD_SIGNATURE)
     member.refuses(seal_under(speaker, keys[1], opened, 1, nonce=nonce), Reason.BAD_SIGNATURE)
@@ -428,9 +427,9 @@ def test_a_fellow_member_moves_nobodys_ephemeral_window() -> None:
     speaker, member = make_group()
     key = speaker.key._chain.message_key()
     genuine = speaker.send(b"yes")
-    opened = padding.unpad(layout.open_body(genuine, key, speaker.key.chain_id))
+    opened = layout.open_body(genuine, key, speaker.key.chain_id)
     nonce = layout.nonce_of(genuine)
-    member.refuses(seal_under(speaker, key.key, opened, 0, whispers=20_000, nonce=nonce), Reason.BAD_SIGNATURE)
+    member.refuses(seal_under(speaker, key, opened, 0, whispers=20_000, nonce=nonce), Reason.BAD_SIGNATURE)
     assert member.read(speaker.whisper(b"typing")).body == b"typing"
 
 
@@ -438,9 +437,9 @@ def test_a_fellow_member_makes_no_ephemeral_message_into_one_that_is_kept() -> N
     speaker, member = make_group()
     key = speaker.key._whispers.message_key()
     whisper = speaker.whisper(b"typing")
-    opened = padding.unpad(layout.open_body(whisper, key, speaker.key.chain_id))
+    opened = layout.open_body(whisper, key, speaker.key.chain_id)
     # The same number, nonce and w: nothing but the kind tells the two statements apart.
-    moved = seal_under(speaker, speaker.key._chain.message_key().key, opened, 0, nonce=layout.nonce_of(whisper))
+    moved = seal_under(speaker, speaker.key._chain.message_key(), opened, 0, nonce=layout.nonce_of(whisper))
     member.refuses(moved, Reason.BAD_SIGNATURE)
 
 
@@ -485,7 +484,7 @@ def test_a_fellow_member_who_hands_out_anothers_route_as_its_own_takes_none_of_i
     handed = speaker.key.distribution()
     own = handed[:36] + SigningKey.generate().public + handed[68:]
     thief = PeerSenderKey.accept(own, DeviceId(b"another's device"))
-    assert not {tag for tag, _ in thief.expected()} & set(member.table)
+    assert not set(announced(thief.expected())) & set(member.table)
     message = speaker.send(b"still heard")
     assert thief.recognise(message) is None
     assert member.read(message).body == b"still heard"

@@ -12,7 +12,7 @@ import pytest
 from sottovoce import errors
 from sottovoce.crypto import message as layout
 from sottovoce.crypto import primitives
-from sottovoce.crypto.message import Expected
+from sottovoce.crypto.message import Expected, Window
 from sottovoce.crypto.primitives import AeadKey
 from sottovoce.crypto.ratchet import Ratchet
 from sottovoce.protocol import budgets, opening, reading, sessions
@@ -53,7 +53,7 @@ def held_count(person: Person) -> int:
 
 def test_a_tag_is_removed_by_its_session_alone() -> None:
     routing = Routing()
-    routing.announce(b"one", [(TAG, Expected(1, 0))])
+    routing.announce(b"one", [Window((TAG,), 1, 0)])
     routing.withdraw(b"other", [TAG])
     assert routing.find(TAG) == Found(b"one", Expected(1, 0))
     routing.withdraw(b"one", [TAG])
@@ -62,8 +62,8 @@ def test_a_tag_is_removed_by_its_session_alone() -> None:
 
 def test_a_tag_stays_with_the_session_that_announced_it_first() -> None:
     routing = Routing()
-    routing.announce(b"one", [(TAG, Expected(1, 0))])
-    routing.announce(b"other", [(TAG, Expected(1, 7))])
+    routing.announce(b"one", [Window((TAG,), 1, 0)])
+    routing.announce(b"other", [Window((TAG,), 1, 7)])
     assert routing.find(TAG) == Found(b"one", Expected(1, 0))
 
 

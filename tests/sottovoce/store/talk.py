@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from sottovoce.crypto.message_key import MessageKey
+from sottovoce.crypto import primitives
 from sottovoce.protocol import contacts, sessions
 from sottovoce.protocol.content import Text
 from sottovoce.protocol.opening import Opener
@@ -28,14 +28,14 @@ PAGE: Final = 3
 def keys_used() -> Iterator[list[bytes]]:
     """The message keys that anybody encrypts under while the block runs, in order."""
     used: list[bytes] = []
-    genuine = MessageKey.encrypt
+    genuine = primitives.encrypt
 
-    def encrypt(self: MessageKey, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
-        used.append(self.key)
-        return genuine(self, nonce, plaintext, associated_data)
+    def encrypt(key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+        used.append(key)
+        return genuine(key, nonce, plaintext, associated_data)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(MessageKey, "encrypt", encrypt)
+        patched.setattr(primitives, "encrypt", encrypt)
         yield used
 
 
