@@ -506,14 +506,16 @@ def _ratchet_state(case: Case) -> Outputs:
 
 
 def _fragment(case: Case) -> Outputs:
-    fragment, body = pq_ratchet.split(case.bytes("content"))
-    if fragment is None:
+    field, body = pq_ratchet.split(case.bytes("content"))
+    if field == pq_ratchet.NO_FRAGMENT:
         return {"epoch": None, "first": None, "data": b"", "body": body}
+    fragment = Fragment.read(field)
     return {"epoch": fragment.epoch, "first": fragment.first, "data": fragment.data, "body": body}
 
 
-def _blocks(case: Case) -> Fragment:
-    return Fragment(1, case.number("first"), case.bytes("blocks"))
+def _blocks(case: Case) -> bytes:
+    blocks = case.bytes("blocks")
+    return struct.pack(">BIB", len(blocks) // pq_ratchet.BLOCK, 1, case.number("first")) + blocks
 
 
 def _offered_key(case: Case) -> Outputs:
@@ -553,8 +555,8 @@ def _collected(case: Case) -> Outputs:
     state = _pq_state_of(case)
     with _encapsulated(case):
         for item in case.items("fields"):
-            fragment = pq_ratchet.split(item)[0]
-            state = pq_ratchet.take(state, case.number("epoch"), fragment, case.number("now"))
+            field, _ = pq_ratchet.split(item)
+            state = pq_ratchet.take(state, case.number("epoch"), field, case.number("now"))
     return {"packed": pq_ratchet.pack(state)}
 
 

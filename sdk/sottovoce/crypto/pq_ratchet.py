@@ -16,7 +16,6 @@ from sottovoce_wire import labels, limits
 
 from . import primitives
 from .errors import CryptoRefusal, Reason
-from .message import new_tuple
 from .primitives import ML_KEM_768_CIPHERTEXT_LENGTH, ML_KEM_768_PUBLIC_LENGTH, OwnKemKey, PeerKemKey
 
 #: Messages, of both directions, and seconds after which the next epoch opens.
@@ -37,22 +36,27 @@ class Fragment(NamedTuple):
     first: int
     data: bytes
 
+    @classmethod
+    def read(cls, field: bytes) -> "Fragment":
+        """What a field says that is not NO_FRAGMENT."""
+        _, epoch, first = _FIELD.unpack_from(field)
+        return cls(epoch, first, field[FIELD_LENGTH:])
+
 
 #: The field that every body begins with is this byte, or blocks u8 ‖ epoch u32 ‖ first u8 ‖ 32 bytes for each block.
 NO_FRAGMENT: Final = b"\x00"
 
 
-def split(content: bytes) -> tuple[Fragment | None, bytes]:
-    """The fragment, and the body behind it. Raises CryptoRefusal (MALFORMED)."""
-    if content and not content[0]:
-        return None, content[1:]
-    if len(content) < FIELD_LENGTH:
+def split(content: bytes) -> tuple[bytes, bytes]:
+    """The field, and the body behind it. Raises CryptoRefusal (MALFORMED)."""
+    if not content:
         raise CryptoRefusal(Reason.MALFORMED, "the body has no fragment field")
-    blocks, epoch, first = _FIELD.unpack_from(content)
-    end = FIELD_LENGTH + blocks * BLOCK
+    if not content[0]:
+        return NO_FRAGMENT, content[1:]
+    end = FIELD_LENGTH + content[0] * BLOCK
     if len(content) < end:
-        raise CryptoRefusal(Reason.MALFORMED, "the body is shorter than its fragment")
-    return new_tuple(Fragment, (epoch, first, content[FIELD_LENGTH:end])), content[end:]
+        raise CryptoRefusal(Reason.MALFORMED, "the body is shorter than its fragment field")
+    return content[:end], content[end:]
 
 
 class Collected(NamedTuple):
@@ -156,6 +160,7 @@ class Answering(NamedTuple):
 
 
 State: TypeAlias = Resting | Offering | Due | Waiting | Answering
+_COLLECTING: Final = (Offering, Waiting)
 
 
 def begin(now: int, *, is_initiator: bool) -> State:
@@ -176,22 +181,24 @@ def give(state: State, epoch: int, messages: int, room: int, now: int) -> tuple[
     return NO_FRAGMENT, state  # a block of the answer shows that the key has arrived
 
 
-def take(state: State, epoch: int, fragment: Fragment | None, now: int) -> State:
-    """The next state after a message that has proven authentic. Raises CryptoRefusal (MALFORMED, BAD_KEY)."""
-    if fragment is None or fragment.epoch != epoch + 1:
-        return state  # none, or late: of an epoch that is agreed
+def take(state: State, epoch: int, field: bytes, now: int) -> State:
+    """The next state after a message with this field that has proven authentic. Raises CryptoRefusal (MALFORMED,
+    BAD_KEY)."""
+    if field == NO_FRAGMENT or not isinstance(state, _COLLECTING):
+        return state
+    fragment = Fragment.read(field)
+    if fragment.epoch != epoch + 1:
+        return state  # late: of an epoch that is agreed
     if isinstance(state, Offering):
         answer = state.answer.take(fragment)
         if not answer.is_complete:
             return state._replace(answer=answer)
         return Due(_secret(state.own.decapsulate(answer.data), state.sending.data, answer.data))
-    if isinstance(state, Waiting):
-        key = state.key.take(fragment)
-        if not key.is_complete:
-            return Waiting(key)
-        shared, ciphertext = PeerKemKey(key.data).encapsulate()
-        return Answering(_secret(shared, key.data, ciphertext), Sending(ciphertext, 0, now))
-    return state
+    key = state.key.take(fragment)
+    if not key.is_complete:
+        return Waiting(key)
+    shared, ciphertext = PeerKemKey(key.data).encapsulate()
+    return Answering(_secret(shared, key.data, ciphertext), Sending(ciphertext, 0, now))
 
 
 def _secret(shared: bytes, key: bytes, ciphertext: bytes) -> bytes:

@@ -45,6 +45,8 @@ CONTAINER_LIMIT: Final = 2**38 * CONTAINER_CHUNK
 
 _SHA256: Final = SHA256()
 _ZERO_SALT: Final = bytes(32)
+#: AES on single blocks.
+_ONE_BLOCK: Final = ECB()  # noqa: S305 - nothing is encrypted with it
 _FIELD: Final = 2**255 - 19
 #: The canonical u-coordinates of small order on Curve25519 and its twist. Any of them makes the shared secret zero.
 _X25519_SMALL_ORDER: Final = frozenset(
@@ -170,7 +172,7 @@ def block_prf(key: bytes) -> Callable[[bytes], bytes]:
     There is no nonce, and nothing is encrypted: whoever has the key computes the same. Up to 2^22 blocks under one key
     are told from random ones with less than 2^-84 (the PRP/PRF switching lemma).
     """
-    return Cipher(AES256(key), ECB()).encryptor().update  # noqa: S305 - ECB is AES on a block
+    return Cipher(AES256(key), _ONE_BLOCK).encryptor().update
 
 
 def wrap_key(key: bytes, secret: bytes, associated_data: bytes) -> bytes:

@@ -6,7 +6,8 @@ the skipped keys in one transaction. Spec: ratchet.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 from sottovoce_wire import padding
@@ -333,7 +334,7 @@ class Ratchet:
         ended = _end(known, header)
         agreement = pq_ratchet.begin(0, is_initiator=False) if secret else self._agreement
         walked = (*ended, (expected.chain, route, passed)) if passed else ended
-        return _Change(step.root, header.epoch, step.next_route, due, receiving, walked, agreement)
+        return new_tuple(_Change, (step.root, header.epoch, step.next_route, due, receiving, walked, agreement))
 
     def _secret_of(self, epoch: int) -> bytes:
         """The post-quantum secret that a new chain of the peer's mixes in: none in the epoch that we are in."""
@@ -390,8 +391,8 @@ class Ratchet:
         self, message: bytes, key: bytes, agreement: pq_ratchet.State, epoch: int, now: int
     ) -> tuple[bytes, pq_ratchet.State]:
         """The body, and the post-quantum part after the fragment beside it."""
-        fragment, body = pq_ratchet.split(layout.open_body(message, key, self.session_id))
-        return body, agreement if fragment is None else pq_ratchet.take(agreement, epoch, fragment, now)
+        field, body = pq_ratchet.split(layout.open_body(message, key, self.session_id))
+        return body, pq_ratchet.take(agreement, epoch, field, now)
 
     @property
     def answered_from(self) -> int:
@@ -478,7 +479,7 @@ def _try_header(route: Route, chain: int, message: bytes) -> Expected | None:
 
 
 def _open_header(route: Route, message: bytes, expected: Expected) -> _Header:
-    header = _Header(*_HEADER.unpack(route.open_header(message)))
+    header = new_tuple(_Header, _HEADER.unpack(route.open_header(message)))
     if header.number != expected.number:
         raise CryptoRefusal(Reason.MALFORMED, "the header has another number than the tag")
     if header.previous_length > MAX_CHAIN:
@@ -517,17 +518,16 @@ def _end(known: ReceivingHalf, header: _Header) -> tuple[Walked, ...]:
     return ((known.nth, known.route, passed),) if passed else ()
 
 
-def skipped_keys(walked: Iterable[Walked]) -> tuple[SkippedKey, ...]:
+def skipped_keys(walked: Sequence[Walked]) -> tuple[SkippedKey, ...]:
     """The keys of the newest MAX_SKIPPED positions walked over."""
-    positions = [
-        (chain, number, tag, route.header_key.key, key)
-        for chain, route, passed in walked
-        for (number, key), tag in zip(passed, route.tags(passed[0][0], passed[-1][0] + 1), strict=True)
-    ]
-    return tuple(
-        new_tuple(SkippedKey, (chain, number, tag, header_key, skipped_message_key(key)))
-        for chain, number, tag, header_key, key in positions[-MAX_SKIPPED:]
-    )
+    excess = max(sum(len(passed) for _, _, passed in walked) - MAX_SKIPPED, 0)
+    skipped: list[SkippedKey] = []
+    for chain, route, passed in walked:
+        tags, header_key = route.tags(passed[0][0], passed[-1][0] + 1), route.header_key.key
+        for (number, key), tag in islice(zip(passed, tags, strict=True), excess, None):
+            skipped.append(new_tuple(SkippedKey, (chain, number, tag, header_key, skipped_message_key(key))))
+        excess = max(excess - len(passed), 0)
+    return tuple(skipped)
 
 
 def _routes(packed: bytes) -> tuple[Route, Route]:

@@ -82,8 +82,8 @@ class Thief:
         if content is None:
             return HEADER
         if isinstance(self.agreement, Offering) and not is_from_victim:  # it stole the seed: it can decapsulate
-            fragment, _ = pq_ratchet.split(content)
-            self.agreement = pq_ratchet.take(self.agreement, self.epoch, fragment, NOW)
+            field, _ = pq_ratchet.split(content)
+            self.agreement = pq_ratchet.take(self.agreement, self.epoch, field, NOW)
         return BODY
 
     def _header(self, route: Route | None, message: bytes) -> bytes | None:

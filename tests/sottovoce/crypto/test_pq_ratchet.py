@@ -44,10 +44,9 @@ def offering() -> State:
     return Resting(NOW)
 
 
-def fragment_of(carried: bytes) -> Fragment | None:
-    fragment, rest = split(carried)
-    assert rest == b""
-    return fragment
+def carrying(epoch: int, first: int, data: bytes) -> bytes:
+    """The field with these blocks."""
+    return field(len(data) // 32, epoch, first) + data
 
 
 def agree(loss: float, seed: int) -> tuple[Offering, Answering, Due, int]:
@@ -59,10 +58,10 @@ def agree(loss: float, seed: int) -> tuple[Offering, Answering, Due, int]:
         carried, initiator = give(initiator, 0, EPOCH_MESSAGES, ROOM, NOW)
         offer = initiator if isinstance(initiator, Offering) else offer
         if chance.random() >= loss:
-            responder = take(responder, 0, fragment_of(carried), NOW)
+            responder = take(responder, 0, carried, NOW)
         carried, responder = give(responder, 0, 0, ROOM, NOW)
         if chance.random() >= loss:
-            initiator = take(initiator, 0, fragment_of(carried), NOW)
+            initiator = take(initiator, 0, carried, NOW)
         if isinstance(initiator, Due):
             assert isinstance(offer, Offering)
             assert isinstance(responder, Answering)
@@ -74,10 +73,11 @@ def agree(loss: float, seed: int) -> tuple[Offering, Answering, Due, int]:
 
 
 def test_a_body_begins_with_its_fragment() -> None:
-    content = field(2, 7, 3) + b"a" * 32 + b"b" * 32 + b"body"
-    assert split(content) == (Fragment(7, 3, b"a" * 32 + b"b" * 32), b"body")
-    assert split(b"\x00body") == (None, b"body")
-    assert split(NO_FRAGMENT) == (None, b"")
+    carried = carrying(7, 3, b"a" * 32 + b"b" * 32)
+    assert split(carried + b"body") == (carried, b"body")
+    assert Fragment.read(carried) == Fragment(7, 3, b"a" * 32 + b"b" * 32)
+    assert split(b"\x00body") == (NO_FRAGMENT, b"body")
+    assert split(NO_FRAGMENT) == (NO_FRAGMENT, b"")
 
 
 def test_a_field_that_is_cut_short_is_refused_at_each_length() -> None:
@@ -103,8 +103,7 @@ def test_a_fragment_fills_the_size_class_and_never_enlarges_it(body: int, state:
 def test_blocks_are_sent_round_and_round() -> None:
     material, seen = Sending(bytes(range(34)) * 32, 0, NOW), []
     for _ in range(10):
-        fragment = fragment_of(material.next(1, ROOM, NOW))
-        assert fragment is not None
+        fragment = Fragment.read(material.next(1, ROOM, NOW))
         assert fragment.data == material.data[fragment.first * 32 :][: len(fragment.data)]
         seen.append((fragment.first, len(fragment.data) // 32))
     assert seen == [(0, 7), (7, 7), (14, 7), (21, 7), (28, 6)] * 2
@@ -121,7 +120,7 @@ def test_after_a_day_everything_goes_at_once_and_once() -> None:
     material = Sending(bytes(range(32)) * 37, 5, NOW)
     assert len(material.next(1, 0, NOW + EPOCH_SECONDS - 1)) == 1
     carried = material.next(1, 0, NOW + EPOCH_SECONDS)
-    assert split(carried) == (Fragment(1, 0, material.data), b"")
+    assert carried == carrying(1, 0, material.data)
     assert (material.cursor, material.since) == (0, NOW + EPOCH_SECONDS)
     assert material.next(1, 0, NOW + EPOCH_SECONDS) == NO_FRAGMENT
 
@@ -175,7 +174,7 @@ def test_loss_delays_an_agreement_and_nothing_more(seed: int) -> None:
 def test_the_initiator_opens_an_epoch_after_fifty_messages() -> None:
     state = begin(NOW, is_initiator=True)
     assert give(state, 0, 49, ROOM, NOW) == (NO_FRAGMENT, state)
-    assert take(state, 0, Fragment(1, 0, bytes(32)), NOW) is state
+    assert take(state, 0, carrying(1, 0, bytes(32)), NOW) is state
     carried, offered = give(state, 0, 50, ROOM, NOW)
     assert isinstance(offered, Offering)
     assert len(carried) == 6 + 7 * 32
@@ -202,36 +201,36 @@ def test_the_key_is_sent_until_the_first_block_of_the_answer_comes() -> None:
     for _ in range(30):
         carried, state = give(state, 0, 0, ROOM, NOW)
         assert carried != NO_FRAGMENT
-    state = take(state, 0, Fragment(1, 12, bytes(32)), NOW)
+    state = take(state, 0, carrying(1, 12, bytes(32)), NOW)
     for later in (NOW, NOW + EPOCH_SECONDS):
         assert give(state, 0, 0, ROOM, later) == (NO_FRAGMENT, state)
 
 
 def test_a_key_is_answered_once_with_one_ciphertext() -> None:
     own = OwnKemKey.generate()
-    answering = take(begin(NOW, is_initiator=False), 0, Fragment(1, 0, own.public), NOW)
+    answering = take(begin(NOW, is_initiator=False), 0, carrying(1, 0, own.public), NOW)
     assert isinstance(answering, Answering)
-    assert take(answering, 0, Fragment(1, 0, own.public), NOW) is answering
-    assert take(answering, 0, Fragment(1, 0, OwnKemKey.generate().public), NOW) is answering
+    assert take(answering, 0, carrying(1, 0, own.public), NOW) is answering
+    assert take(answering, 0, carrying(1, 0, OwnKemKey.generate().public), NOW) is answering
 
 
 def test_who_holds_the_secret_sends_no_more_and_takes_no_more() -> None:
     _, _, due, _ = agree(0, 1)
     assert give(due, 0, 0, ROOM, NOW + EPOCH_SECONDS) == (NO_FRAGMENT, due)
-    assert take(due, 0, Fragment(1, 0, bytes(32)), NOW) is due
+    assert take(due, 0, carrying(1, 0, bytes(32)), NOW) is due
 
 
 @pytest.mark.parametrize("epoch", [0, 3, 4, 6, 2**32 - 1])
 def test_fragments_of_another_epoch_than_the_next_are_ignored(epoch: int) -> None:
     _, offered = give(offering(), 4, EPOCH_MESSAGES, ROOM, NOW)
     for state in (offered, begin(NOW, is_initiator=False)):
-        assert take(state, 4, Fragment(epoch, 0, b"x" * 32), NOW) is state
-        assert take(state, 4, Fragment(5, 0, b"x" * 32), NOW) != state
+        assert take(state, 4, carrying(epoch, 0, b"x" * 32), NOW) is state
+        assert take(state, 4, carrying(5, 0, b"x" * 32), NOW) != state
 
 
 def test_a_key_outside_the_modulus_is_refused() -> None:
     with pytest.raises(CryptoRefusal) as refusal:
-        take(begin(NOW, is_initiator=False), 0, Fragment(1, 0, b"\xff" * KEY), NOW)
+        take(begin(NOW, is_initiator=False), 0, carrying(1, 0, b"\xff" * KEY), NOW)
     assert refusal.value.reason is Reason.BAD_KEY
 
 
@@ -239,8 +238,8 @@ def test_a_wrong_ciphertext_gives_another_secret_and_no_error() -> None:
     _, offered = give(offering(), 0, EPOCH_MESSAGES, ROOM, NOW)
     assert isinstance(offered, Offering)
     _, ciphertext = PeerKemKey(offered.sending.data).encapsulate()
-    right = take(offered, 0, Fragment(1, 0, ciphertext), NOW)
-    wrong = take(offered, 0, Fragment(1, 0, ciphertext[:-1] + bytes([ciphertext[-1] ^ 1])), NOW)
+    right = take(offered, 0, carrying(1, 0, ciphertext), NOW)
+    wrong = take(offered, 0, carrying(1, 0, ciphertext[:-1] + bytes([ciphertext[-1] ^ 1])), NOW)
     assert isinstance(right, Due)
     assert isinstance(wrong, Due)
     assert right.secret != wrong.secret
@@ -260,10 +259,10 @@ def states() -> list[State]:
     return [
         begin(NOW, is_initiator=True),
         offer._replace(answer=Collected.empty(CIPHERTEXT)),
-        take(offer._replace(answer=Collected.empty(CIPHERTEXT)), 0, Fragment(1, 33, b"x" * 32), NOW),
+        take(offer._replace(answer=Collected.empty(CIPHERTEXT)), 0, carrying(1, 33, b"x" * 32), NOW),
         due,
         waiting,
-        take(waiting, 0, Fragment(1, 36, b"x" * 32), NOW),
+        take(waiting, 0, carrying(1, 36, b"x" * 32), NOW),
         responder,
     ]
 
