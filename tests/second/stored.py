@@ -33,6 +33,12 @@ class _Reader:
         if self.take(1) != version:
             raise RefusedError("bad_record")
 
+    def cursor(self, blocks: int) -> int:
+        block = self.number(1)
+        if block >= blocks:
+            raise RefusedError("bad_record")
+        return block
+
     def route(self) -> Route:
         return Route(self.key(), self.key())
 
@@ -174,14 +180,15 @@ def _read_pq(reader: _Reader) -> pq.State:
         case 1:
             return pq.Resting(reader.number(8))
         case 2:
-            sent = (reader.take(64), reader.take(_KEY), reader.number(1), reader.number(8))
+            sent = (reader.take(64), reader.take(_KEY), reader.cursor(pq.KEY_BLOCKS), reader.number(8))
             return pq.Offering(*sent, _read_collected(reader, pq.CIPHERTEXT_BLOCKS))
         case 3:
             return pq.Due(reader.key())
         case 4:
             return pq.Waiting(_read_collected(reader, pq.KEY_BLOCKS))
         case 5:
-            return pq.Answering(reader.key(), reader.take(_CIPHERTEXT), reader.number(1), reader.number(8))
+            secret, ciphertext = reader.key(), reader.take(_CIPHERTEXT)
+            return pq.Answering(secret, ciphertext, reader.cursor(pq.CIPHERTEXT_BLOCKS), reader.number(8))
         case _:
             raise RefusedError("bad_record")
 

@@ -133,7 +133,7 @@ class Route:
         return head + primitives.encrypt(message_key, nonce, padded, context + head)
 
     def open_header(self, message: bytes) -> bytes:
-        """The header (44) of a message of this chain. Raises CryptoRefusal (NOT_AUTHENTIC)."""
+        """The header (44) of a message of this chain. Raises CryptoRefusal (NOT_AUTHENTIC, MALFORMED)."""
         try:
             start, nonce, sealed = _HEAD(message)
         except struct.error:

@@ -242,15 +242,21 @@ def unpack(packed: bytes) -> State:
         return Due(_PACKED_DUE.unpack(packed)[1])
     if kind == _ANSWERING:
         _, secret, ciphertext, cursor, since = _PACKED_ANSWERING.unpack(packed)
-        return Answering(secret, Sending(ciphertext, cursor, since))
+        return Answering(secret, _sending(ciphertext, cursor, since))
     if kind == _WAITING:
         _, have = _PACKED_WAITING.unpack_from(packed)
         return Waiting(_collected(have, packed[_PACKED_WAITING.size :], ML_KEM_768_PUBLIC_LENGTH))
     if kind == _OFFERING:
         _, seed, key, cursor, since, have = _PACKED_OFFERING.unpack_from(packed)
         answer = _collected(have, packed[_PACKED_OFFERING.size :], ML_KEM_768_CIPHERTEXT_LENGTH)
-        return Offering(OwnKemKey.restore(seed, key), Sending(key, cursor, since), answer)
+        return Offering(OwnKemKey.restore(seed, key), _sending(key, cursor, since), answer)
     raise CryptoRefusal(Reason.BAD_RECORD, "the packed session's post-quantum part is in no known state")
+
+
+def _sending(data: bytes, cursor: int, since: int) -> Sending:
+    if cursor >= len(data) // BLOCK:
+        raise CryptoRefusal(Reason.BAD_RECORD, "the packed session's post-quantum part goes on behind its end")
+    return Sending(data, cursor, since)
 
 
 def _collected(have: int, data: bytes, length: int) -> Collected:

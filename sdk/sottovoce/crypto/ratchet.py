@@ -38,7 +38,8 @@ from .root_key import SessionRootKey
 
 #: Steps that one message may walk its chains: 17 days of a message a minute that never came.
 MAX_STEPS: Final = 25_000
-#: Tags kept ready on a chain. Each message in its turn adds as many, from the second on, up to the second number.
+#: Tags kept ready on a chain that nothing has come on. While fewer than the second number lie ahead, each message in
+#: its turn adds as many.
 LOOK_AHEAD_SILENT: Final = 8
 LOOK_AHEAD_LIVE: Final = 32
 
@@ -271,7 +272,7 @@ class Ratchet:
             if header != receiving.head + _NUMBERS.pack(number, receiving.epoch):
                 raise _not_of_this_chain(receiving, header)
             if is_ephemeral:
-                return self._whisper(receiving, message, expected, now)
+                return self._whisper(receiving, message, expected)
             if number == receiving.chain.number:
                 return self._next(receiving, message, tag, now)
             if number > receiving.chain.number:
@@ -352,7 +353,7 @@ class Ratchet:
         receiving.chain, receiving.ahead = after, max(receiving.ahead, after.number + LOOK_AHEAD_SILENT)
         skipped = skipped_keys(change.walked) if change.walked else ()
         appeared = self._appeared(change, receiving, skipped)
-        vanished = self._vanished(change, message, skipped)
+        vanished = self._vanished(change, skipped)
         self._root, self.epoch, self._next_receiving = change.root, change.epoch, change.next_receiving
         self._sending, self._receiving, self._agreement = change.sending, receiving, agreement
         self._messages += 1
@@ -372,14 +373,14 @@ class Ratchet:
         self._messages += 1
         return new_tuple(Decrypted, (body, False, (), expected, (), (tag,)))
 
-    def _whisper(self, receiving: Receiving, message: bytes, expected: Expected, now: int) -> Decrypted:
-        """An ephemeral message: those before it that have not come are given up."""
+    def _whisper(self, receiving: Receiving, message: bytes, expected: Expected) -> Decrypted:
+        """An ephemeral message: those before it that have not come are given up. A fragment in it is ignored."""
         steps = expected.number - receiving.whispers.number
         if not 0 <= steps < LOOK_AHEAD_EPHEMERAL:
             reason = Reason.ALREADY_USED if steps < 0 else Reason.TOO_FAR_AHEAD
             raise CryptoRefusal(reason, "the ephemeral message lies outside the window")
         at, _ = receiving.whispers.walk(expected.number)
-        body, _ = self._open(message, at.message_key(), self._agreement, self.epoch, now)
+        _, body = pq_ratchet.split(layout.open_body(message, at.message_key(), self.session_id))
         first, receiving.whispers = receiving.whispers.number, at.after()
         nth, after = receiving.nth, receiving.whispers.number
         gone = receiving.route.tags(first, after, is_ephemeral=True)
@@ -419,14 +420,13 @@ class Ratchet:
             appeared += [key.window for key in skipped if key.number >= ends.get(key.chain, LOOK_AHEAD_SILENT)]
         return appeared
 
-    def _vanished(self, change: _Change, message: bytes, skipped: Sequence[SkippedKey]) -> Sequence[bytes]:
+    def _vanished(self, change: _Change, skipped: Sequence[SkippedKey]) -> Sequence[bytes]:
         known, after = self._receiving, change.receiving
         if isinstance(known, Receiving) and known.nth == after.nth:
             gone = known.route.tags(known.chain.number, min(known.ahead, after.chain.number))
         else:
-            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number)) if skipped else ()
+            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number))
             gone += known.tags() if isinstance(known, Receiving) else ()
-        gone += (layout.routing_tag(message),)
         if not skipped:
             return gone
         kept = {key.tag for key in skipped}

@@ -255,7 +255,7 @@ class _Position(NamedTuple):
 
 
 def _look_ahead(before: _Position, number: int) -> int:
-    """Up to where the tags are known when message `number` was opened: further with every message in its turn."""
+    """Up to where the tags are known when message `number` was opened."""
     if number == before.chain.number:
         is_short = before.ahead < number + 1 + LOOK_AHEAD_LIVE
         return min(before.ahead + LOOK_AHEAD_SILENT, MAX_CHAIN) if is_short else before.ahead
@@ -401,9 +401,10 @@ class PeerSenderKey:
         at = self._reach(header.number, spend)
         content = self._open(message, at.message_key(), header, membership, is_ephemeral=False)
         # A fellow member can write any w, so that nothing is asked for it before the signature holds.
-        if missed := max(header.whispers - before.whispers.number, 0):
-            spend(missed)
-        whispers, _ = before.whispers.walk(header.whispers)
+        whispers = before.whispers
+        if header.whispers > whispers.number:
+            spend(header.whispers - whispers.number)
+            whispers, _ = whispers.walk(header.whispers)
         _, passed = self._nearest(max(header.number - MAX_SKIPPED, before.chain.number)).walk(header.number)
         self._move(_Position(at.after(), _look_ahead(before, header.number), whispers))
         skipped = skipped_keys([(THE_CHAIN, self._route, passed)]) if passed else ()

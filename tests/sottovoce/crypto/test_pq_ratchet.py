@@ -284,6 +284,19 @@ def test_a_stored_form_cut_short_or_with_a_tail_is_refused() -> None:
                 unpack(damaged)
 
 
+def test_a_stored_form_that_goes_on_behind_its_end_is_refused() -> None:
+    offer, answering, _, _ = agree(0, 1)
+    for state, blocks in ((offer, 37), (answering, 34)):
+        for cursor in range(256):
+            state.sending.cursor = cursor
+            if cursor < blocks:
+                assert pack(unpack(pack(state))) == pack(state)
+            else:
+                with pytest.raises(CryptoRefusal) as refusal:
+                    unpack(pack(state))
+                assert refusal.value.reason is Reason.BAD_RECORD
+
+
 def test_a_stored_form_of_no_known_state_is_refused() -> None:
     waiting = pack(begin(NOW, is_initiator=False))
     for damaged in (

@@ -308,6 +308,28 @@ def test_the_state_is_stored_once_for_eight_ephemeral_messages(pair: Pair) -> No
     assert [alice.ratchet.encrypt_ephemeral(b"")[1] for _ in range(24)] == ([True] + [False] * 7) * 3
 
 
+def test_a_fragment_in_an_ephemeral_message_is_ignored(pair: Pair) -> None:
+    alice, bob = pair
+    talk(alice, bob)
+    bob.read(alice.send())
+    for first, blocks in ((0, 37), (36, 2), (255, 1)):  # the whole key, and what lies beyond its end
+        content = field(blocks, bob.ratchet.epoch + 1, first) + b"\xff" * (32 * blocks) + b"typing"
+        before = pq_ratchet.pack(bob.ratchet._agreement)
+        assert bob.read(forge(alice, content=content, is_ephemeral=True)).body == b"typing"
+        assert pq_ratchet.pack(bob.ratchet._agreement) == before
+        alice.whisper()
+
+
+def test_no_tag_vanishes_twice(pair: Pair) -> None:
+    alice, bob = pair
+    for number in (0, 3, 1, 60, 61):  # of this chain and the next
+        for _ in range(2):
+            messages = [alice.send() for _ in range(number + 1)]
+            gone = bob.read(messages[-1]).vanished
+            assert len(gone) == len(set(gone))
+        alice.read(bob.send())
+
+
 def test_an_ephemeral_message_never_touches_the_ordinary_chain(pair: Pair) -> None:
     alice, bob = pair
     talk(alice, bob)

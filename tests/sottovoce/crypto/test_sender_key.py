@@ -623,6 +623,18 @@ def test_an_overtaken_message_does_not_move_the_ephemeral_window_back() -> None:
     member.check_table()
 
 
+def test_a_message_that_ephemeral_ones_overtook_leaves_their_window_where_it_is() -> None:
+    speaker, member = make_group()
+    lost, overtaken = speaker.send(), speaker.send()
+    for _ in range(2):
+        member.read(speaker.whisper())
+    member.read(overtaken)  # one that was written before is missing, and its w is behind
+    member.check_table()
+    assert member.read(speaker.whisper(b"typing")).body == b"typing"
+    member.read(lost)
+    member.check_table()
+
+
 def test_no_ephemeral_number_is_used_twice_whenever_the_speaker_stops() -> None:
     for used in range(20):
         speaker, tags = Speaker(), set()

@@ -242,6 +242,8 @@ def _states() -> Group:
         "offering, with a 35th block of the answer": offering[:at]
         + (1 << 34 | 1).to_bytes(8, "big")
         + offering[at + 8 :],
+        "offering, going on behind the key": offering[: 1 + 64 + 1184] + bytes([37]) + offering[1 + 64 + 1184 + 1 :],
+        "answering, going on behind the ciphertext": packed["answering"][:-9] + bytes([34]) + packed["answering"][-8:],
         **{f"{name}, cut short": state[:-1] for name, state in packed.items()},
         **{f"{name}, one byte more": state + b"\x00" for name, state in packed.items()},
     }

@@ -116,6 +116,7 @@ def _read() -> list[Test]:
     whole = (1 << 8) - 1
     fullest = padding.pad(b"\x00" + b"x" * (whole - 1))
     carrying = padding.pad(b"\x01" + (7).to_bytes(4, "big") + b"\x00" + bytes(32) + b"hello")
+    beyond = padding.pad(b"\x01" + (1).to_bytes(4, "big") + b"\xff" + bytes(32) + b"hello")
     return [
         valid("the first message", **_fields(first, 0)),
         valid("the second", **_fields(first, 1, history=m[:1])),
@@ -133,6 +134,10 @@ def _read() -> list[Test]:
         valid("an ephemeral message", **_fields(first, 0, history=m[:1], is_ephemeral=True)),
         valid(
             "the last ephemeral one in the window", "Boundary", **_fields(first, 7, history=m[:1], is_ephemeral=True)
+        ),
+        valid(
+            "an ephemeral message with a fragment beyond the end, which nobody looks at",
+            **_fields(first, 0, first.write(0, is_ephemeral=True, padded=beyond), history=m[:1], is_ephemeral=True),
         ),
         valid("no body", "Boundary", **_fields(first, 0, first.write(0, body=b""))),
         valid("the fullest body of the smallest size", "Boundary", **_fields(first, 0, first.write(0, padded=fullest))),

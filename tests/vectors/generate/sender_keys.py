@@ -302,6 +302,7 @@ def _tables() -> Group:
         valid(
             "missed, and the one that says so comes late", **_read_from(3, 0, "m" + "e" * 20 + "mmme", 0, 22, 21, 24)
         ),
+        valid("ephemeral messages that overtook", **_read_from(3, 0, "mmmeeme", 0, 3, 4, 2, 6, 1)),
         valid("up to the end", "Boundary", **_read_from(last - 3, 0, "mmm", 0, 1, 2)),
         valid("the end, out of order", "Boundary", **_read_from(last - 12, 0, "m" * 12, 1, 4, 5, 7, 9, 11, 0, 10)),
         valid("no tag beyond the end", "Boundary", **_read_from(last - 10, 0, "m" * 10, 2, 0, 9, ahead=last)),
