@@ -22,9 +22,10 @@ from hypothesis import settings
 from sottovoce_hosting import logs
 from tests.log_lines import complaints
 from tests.observer import sitecustomize as observer
+from tests.random_input import PROFILE
 
-settings.register_profile("same examples every time", derandomize=True, database=None, deadline=None)
-settings.load_profile("same examples every time")
+settings.register_profile("ours", PROFILE)
+settings.load_profile("ours")
 
 _read: Counter[Path] = Counter()  # bytes of each file of lines that were looked at
 

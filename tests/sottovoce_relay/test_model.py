@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import pytest
 import structlog.testing
 import trio
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, exc, func, select
 from sqlalchemy.pool import StaticPool
@@ -47,6 +47,7 @@ from sottovoce_wire.errors import Code
 from sottovoce_wire.frames import ClientFrame, GapReason, KeyClass, RelayFrame, SendItem, SendResult, Target, Ttl
 from sottovoce_wire.ids import EnvelopeId
 from sottovoce_wire.records import owner_challenge
+from tests.random_input import examples
 from tests.relay_clients import Mailbox as Box
 
 T = TypeVar("T")
@@ -946,6 +947,7 @@ def empty(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.hypothesis
 def test_whatever_happens_nothing_accepted_is_lost_and_nothing_acknowledged_comes_again(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -961,7 +963,7 @@ def test_whatever_happens_nothing_accepted_is_lost_and_nothing_acknowledged_come
             trio.run(walk, path, space, clock, steps, clock=clock)
         assert [line for line in logs if line["event"] in _FAULTS] == []
 
-    @settings(max_examples=WALKS, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @examples(WALKS, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=True))
     def walks(chance: random.Random) -> None:
         steps = [(chance.choice(_STEPS), chance.randrange(256)) for _ in range(STEPS)]

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.crypto import attachment
 from sottovoce.crypto.attachment import Decryptor, Encryptor, Pointer, Seeker, open_attachment, read_range
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce_wire import labels
+from tests.random_input import examples
 
 CHUNK = 16 * 1024
 HEADER = 56
@@ -71,7 +72,7 @@ def test_what_goes_in_comes_out(size: int) -> None:
 
 
 @given(cuts=st.lists(st.integers(0, 50_000), max_size=8), size=st.integers(0, 50_000), length=st.integers(900, 60_000))
-@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+@examples(60)
 def test_pieces_of_any_length_give_the_same(cuts: list[int], size: int, length: int) -> None:
     content, encryptor = content_of(size), Encryptor()
     places = [0, *sorted(cuts), size + 50_000]
@@ -352,7 +353,7 @@ def test_no_holder_of_the_key_shows_it(sealed: tuple[Pointer, bytes]) -> None:
 
 
 @given(data=st.binary(max_size=200))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     pointer = Pointer(bytes(32), bytes(32), 0, CHUNK)
     for call in (lambda: Pointer.parse(data), lambda: open_attachment(pointer, data), lambda: Seeker(pointer, data)):

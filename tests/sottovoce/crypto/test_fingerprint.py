@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.crypto import fingerprint
@@ -14,6 +14,7 @@ from sottovoce.crypto.fingerprint import Comparison, ListState, SafetyCode, Side
 from sottovoce.crypto.identity import RootKey, open_device_list
 from sottovoce_wire import labels
 from sottovoce_wire.ids import AccountId
+from tests.random_input import examples
 
 SPEC = Path(__file__).parents[3] / "protocol-spec"
 ALICE, BOB, MALLORY = AccountId(b"a" * 32), AccountId(b"b" * 32), AccountId(b"m" * 32)
@@ -187,7 +188,7 @@ def test_a_code_shows_no_id_in_its_repr() -> None:
 
 
 @given(data=st.binary(max_size=200))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     for packed in (data, b"\x01" + data):
         assert refused(packed) in {Reason.MALFORMED, Reason.UNSUPPORTED_VERSION}

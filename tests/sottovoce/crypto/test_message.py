@@ -3,12 +3,13 @@
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.crypto import message as layout
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.message import MAX_CHAIN, Expected, Route
+from tests.random_input import examples
 from tests.sottovoce.crypto.sides import tag_of_the_spec
 
 ROUTE = Route(b"h" * 32 + b"t" * 32)
@@ -121,7 +122,7 @@ def test_a_body_without_the_mark_of_its_padding_is_malformed() -> None:
 
 
 @given(data=st.binary(max_size=400))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     for message in (data, b"\x01" + data):
         with pytest.raises(CryptoRefusal):

@@ -1,12 +1,13 @@
 """The recovery phrase: the published spelling, what a person may do to it, and what is said of a wrong one."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.crypto import phrase
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.identity import RootKey
+from tests.random_input import examples
 
 #: From BIP-39's published vectors, those of 256 bits.
 PUBLISHED = {
@@ -38,7 +39,7 @@ def test_the_spelling_is_bip_39s(entropy: str, words: str) -> None:
 
 
 @given(entropy=st.binary(min_size=32, max_size=32))
-@settings(derandomize=True, deadline=None, database=None, max_examples=100)
+@examples(100)
 def test_every_entropy_comes_back(entropy: bytes) -> None:
     words = phrase.spell(entropy)
     assert len(words.split(" ")) == 24
@@ -93,7 +94,7 @@ def test_only_32_bytes_are_spelt(length: int) -> None:
 
 
 @given(text=st.text(max_size=300))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_text_raises_anything_but_a_refusal(text: str) -> None:
     refusal_of(text)
     refusal_of(" ".join([*WORDS[:23], "x" + text.replace(" ", "")]))

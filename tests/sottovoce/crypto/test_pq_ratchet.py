@@ -7,7 +7,7 @@ import random
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.crypto import pq_ratchet
@@ -33,6 +33,7 @@ from sottovoce.crypto.pq_ratchet import (
 )
 from sottovoce.crypto.primitives import OwnKemKey, PeerKemKey
 from sottovoce_wire.padding import padded_length
+from tests.random_input import examples
 from tests.sottovoce.crypto.sides import NOW, field
 
 KEY, CIPHERTEXT = 1184, 1088
@@ -89,7 +90,7 @@ def test_a_field_that_is_cut_short_is_refused_at_each_length() -> None:
 
 
 @given(body=st.integers(0, 3_000), state=st.sampled_from(["offer", "answer"]), cursor=st.integers(0, 33))
-@settings(derandomize=True, deadline=None, database=None, max_examples=300)
+@examples(300)
 def test_a_fragment_fills_the_size_class_and_never_enlarges_it(body: int, state: str, cursor: int) -> None:
     material = Sending(bytes(KEY if state == "offer" else CIPHERTEXT), cursor, NOW)
     size = padded_length(body + 1)
@@ -129,7 +130,7 @@ def test_after_a_day_everything_goes_at_once_and_once() -> None:
 
 
 @given(order=st.permutations(range(34)), sizes=st.lists(st.integers(1, 5), min_size=34, max_size=34))
-@settings(derandomize=True, deadline=None, database=None, max_examples=100)
+@examples(100)
 def test_blocks_arrive_in_any_order_and_more_than_once(order: list[int], sizes: list[int]) -> None:
     data = bytes(range(34)) * 32
     collected, have = Collected.empty(CIPHERTEXT), set[int]()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nacl import bindings as sodium
 
@@ -23,6 +23,7 @@ from sottovoce.crypto.primitives import (
     SigningKey,
     block_prf,
 )
+from tests.random_input import examples
 
 ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
 FIELD = 2**255 - 19
@@ -345,7 +346,7 @@ def test_sealed_bytes_cut_short_or_with_a_low_order_key_are_refused() -> None:
 
 
 @given(data=st.binary(max_size=1300))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     for parse in (PeerExchangeKey, PeerKemKey, PeerSealingKey, primitives.check_signing_key):
         try:
@@ -355,7 +356,7 @@ def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
 
 
 @given(data=st.binary(max_size=100))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_ciphertext_raises_anything_but_a_refusal(data: bytes) -> None:
     with pytest.raises(CryptoRefusal):
         primitives.decrypt(b"k" * 32, data[:12], data[12:], b"")

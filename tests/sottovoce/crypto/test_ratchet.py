@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sottovoce.crypto import chain_key, pq_ratchet, primitives, ratchet
@@ -22,6 +22,7 @@ from sottovoce.crypto.primitives import OwnExchangeKey, PeerExchangeKey
 from sottovoce.crypto.ratchet import Ratchet
 from sottovoce.crypto.ratchet_state import StepDue, pack_receiving, pack_sending
 from sottovoce_wire import labels, limits, padding
+from tests.random_input import examples
 from tests.sottovoce.crypto.sides import (
     KEYS,
     NOW,
@@ -967,7 +968,7 @@ def test_a_packed_state_that_is_none_is_refused() -> None:
 
 
 @given(data=st.binary(max_size=900))
-@settings(derandomize=True, deadline=None, database=None, max_examples=200)
+@examples(200)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     side = Side(Ratchet.responder(SessionKeys(*(bytes(32),) * 6), OwnExchangeKey(b"k" * 32), NOW))
     for message in (data, b"\x01" + data, b"\x01" + next(iter(side.table)) + data):

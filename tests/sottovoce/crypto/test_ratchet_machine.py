@@ -5,7 +5,6 @@ the table of tags is the one that the state stands for, and both sides stay with
 """
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -13,6 +12,7 @@ from sottovoce.crypto import pq_ratchet
 from sottovoce.crypto.errors import CryptoRefusal, Reason
 from sottovoce.crypto.ratchet_state import LOOK_AHEAD_EPHEMERAL, Sending, StepDue
 from sottovoce_wire import limits
+from tests.random_input import examples
 from tests.sottovoce.crypto.sides import NOW, make_pair
 
 SIDES = st.sampled_from([0, 1])
@@ -202,6 +202,4 @@ class Schedule(RuleBasedStateMachine):
 
 
 TestSchedule = Schedule.TestCase
-TestSchedule.settings = settings(
-    derandomize=True, deadline=None, database=None, max_examples=80, stateful_step_count=80
-)
+TestSchedule.settings = examples(80, stateful_step_count=80)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
@@ -20,6 +20,7 @@ from sottovoce.crypto.primitives import SigningKey
 from sottovoce.crypto.sender_key import OwnSenderKey, PeerSenderKey, membership_hash
 from sottovoce_wire import labels, padding
 from sottovoce_wire.ids import AccountId, DeviceId, GroupId
+from tests.random_input import examples
 
 from .members import (
     DEVICE,
@@ -133,7 +134,7 @@ def test_a_group_message_is_as_long_as_a_pairwise_one() -> None:
 # --- Reading ------------------------------------------------------------------------------------------------------
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=25)
+@examples(25)
 @given(contents=st.lists(st.binary(max_size=3000), min_size=1, max_size=10))
 def test_what_is_said_is_read(contents: list[bytes]) -> None:
     speaker, member = make_group()

@@ -4,9 +4,10 @@ Whatever the order, every genuine message that reaches a member is read exactly 
 handed over is read at all, and a refusal leaves everything as it was.
 """
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.random_input import examples
 
 from .members import EPOCH, Member, Speaker, forge
 
@@ -133,6 +134,4 @@ class Schedule(RuleBasedStateMachine):
 
 
 TestSchedule = Schedule.TestCase
-TestSchedule.settings = settings(
-    derandomize=True, deadline=None, database=None, max_examples=60, stateful_step_count=60
-)
+TestSchedule.settings = examples(60, stateful_step_count=60)
