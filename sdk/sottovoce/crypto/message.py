@@ -124,8 +124,10 @@ class Route:
     ) -> bytes:
         """A whole message: 0x01 ‖ tag (8) ‖ r (12) ‖ AEAD of `header` (44 + 16) ‖ AEAD of `padded` (+ 16).
 
-        r is random and the nonce of both; a group message's signature covers it, so it may be drawn before, for this
-        one message, by `new_nonce`. `context` (32), the session or chain id, is authenticated with the body.
+        `message_key` (32) is used for this message alone. r is random and the nonce of both all the same: a store that
+        was restored from an old copy may use a number twice, and then two messages share a key but not a nonce. A group
+        message's signature covers r, so it may be drawn before, for this one message, by `new_nonce`. `context` (32),
+        the session or chain id, is authenticated with the body.
         """
         nonce = nonce or new_nonce()
         start = _KIND + tag
