@@ -883,6 +883,47 @@ _RARE: Final[Sequence[Sequence[tuple[Step, int]]]] = (
         (World.an_owner_acknowledges_all, 0),
         (World.the_process_is_killed, 0),
     ),
+    # What was stored expires.
+    (
+        (World.an_owner_connects, 1),
+        (World.send_a_batch, 0),
+        (World.minutes_pass, 0),
+        (World.minutes_pass, 0),
+    ),
+    # A deletion fails.
+    (
+        (World.an_owner_connects, 1),
+        (World.the_disk_stalls, 0),
+        (World.the_disk_fails, 0),
+        (World.send_a_batch, 0),
+        (World.a_moment_passes, 0),
+        (World.an_owner_acknowledges_some, 0),
+        (World.the_disk_moves, 0),
+    ),
+    # Nobody knows whether a deletion is on the disk.
+    (
+        (World.an_owner_connects, 1),
+        (World.the_disk_stalls, 1),
+        (World.the_disk_fails, 1),
+        (World.send_a_batch, 241),
+        (World.an_owner_acknowledges_all, 0),
+    ),
+    # What an owner has acknowledged expires before its deletion is written.
+    (
+        (World.an_owner_connects, 9),
+        (World.send_a_batch, 0),
+        (World.the_disk_stalls, 0),
+        (World.an_owner_connects, 1),
+        (World.an_owner_acknowledges_all, 0),
+        (World.send_again_what_failed, 0),
+        (World.the_disk_moves, 0),
+        (World.send_one_body_to_all, 0),
+        (World.minutes_pass, 0),
+        (World.the_disk_stalls, 0),
+        (World.an_owner_acknowledges_all, 0),
+        (World.an_owner_acknowledges_some, 0),
+        (World.minutes_pass, 0),
+    ),
 )
 #: What the relay logs when it caught a fault of its own.
 _FAULTS: Final = ("an answer failed", "a batch failed")
@@ -947,21 +988,22 @@ def empty(tmp_path: Path) -> Path:
     return path
 
 
+def play(empty: Path, steps: Sequence[tuple[Step, int]]) -> None:
+    """One walk, on a database of its own."""
+    path = empty.with_name("walk.db")
+    shutil.copy(empty, path)
+    with structlog.testing.capture_logs() as logs:
+        clock = MockClock()
+        trio.run(walk, path, Roomy(empty.parent, 0), clock, steps, clock=clock)
+    assert [line for line in logs if line["event"] in _FAULTS] == []
+
+
 @pytest.mark.hypothesis
 def test_whatever_happens_nothing_accepted_is_lost_and_nothing_acknowledged_comes_again(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Watch(monkeypatch)
     monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
-    space = Roomy(empty.parent, 0)
-
-    def play(steps: Sequence[tuple[Step, int]]) -> None:
-        path = empty.with_name("walk.db")
-        shutil.copy(empty, path)
-        with structlog.testing.capture_logs() as logs:
-            clock = MockClock()
-            trio.run(walk, path, space, clock, steps, clock=clock)
-        assert [line for line in logs if line["event"] in _FAULTS] == []
 
     @examples(WALKS, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=True))
@@ -969,9 +1011,40 @@ def test_whatever_happens_nothing_accepted_is_lost_and_nothing_acknowledged_come
         steps = [(chance.choice(_STEPS), chance.randrange(256)) for _ in range(STEPS)]
         for happens, number in steps:
             note(f"{happens.__name__} {number}")
-        play(steps)
+        play(empty, steps)
 
     for steps in _RARE:
-        play(steps)
+        play(empty, steps)
     walks()
     assert watch.taken.keys() == ENVELOPE.keys()
+
+
+#: A queue is deleted and made anew under the same key, while envelopes to it are under way or the disk fails.
+_NOT_YET: Final[Sequence[Sequence[tuple[Step, int]]]] = (
+    (
+        (World.an_owner_connects, 8),
+        (World.an_owner_connects, 8),
+        (World.a_queue_is_deleted, 0),
+        (World.an_owner_connects, 8),
+        (World.send_a_batch, 1),
+        (World.an_owner_leaves, 1),
+        (World.a_queue_is_deleted, 0),
+    ),
+    (
+        (World.send_one_body_to_all, 0),
+        (World.an_owner_connects, 212),
+        (World.the_disk_fails, 2),
+        (World.a_queue_is_deleted, 0),
+        (World.send_again_what_failed, 0),
+        (World.an_owner_connects, 184),
+    ),
+)
+
+
+@pytest.mark.xfail(strict=True, reason="not mended yet: one walk in some 600 of scripts/fuzz comes upon it")
+@pytest.mark.parametrize("steps", _NOT_YET, ids=["delivered out of order", "never forgotten"])
+def test_a_queue_that_is_made_anew_has_nothing_of_the_one_before(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, steps: Sequence[tuple[Step, int]]
+) -> None:
+    monkeypatch.setattr(trio.to_thread, "run_sync", _at_once)
+    play(empty, steps)
