@@ -35,6 +35,9 @@ class Listener(Protocol):
     def lost(self, loss: Loss) -> None:
         """Envelopes expired."""
 
+    def made(self, queue: QueueId, number: int) -> None:
+        """The queue of this id has this number now, in the database."""
+
     def deleted(self) -> None:
         """One of the queues is no more."""
 

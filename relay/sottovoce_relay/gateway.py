@@ -322,9 +322,11 @@ class Link:
     async def _make(self, queue: QueueId, owner_key: bytes, keys: Sequence[frames.NewSendKey]) -> Code:
         work = partial(storage.create_queue, queue=queue, owner_key=owner_key, keys=keys, day=self._today())
         try:
-            owned = await self._relay.writer.perform(work)
+            owned = await self._relay.writer.perform(work, partial(self._relay.mailboxes.forget_queues, {queue}))
         except DatabaseError:
             return Code.TRY_AGAIN
+        if listener := self._relay.bus.listener(queue):
+            listener.made(queue, owned.number)
         if owned.code is Code.ACCEPTED:
             self._connection.prove(queue, owned.number)
         return owned.code
@@ -349,7 +351,7 @@ class Link:
 
     async def _delete_all(self, action: DeleteAll) -> None:
         queue = action.queue.queue
-        work = partial(storage.delete_queue, number=action.queue.number)
+        work = partial(storage.delete_queue_of, queue=queue)
         code = await self._perform(work, partial(self._forget_queue, queue))
         if code is Code.ACCEPTED:
             if delivery := self._connection.deliveries.get(queue):
@@ -487,6 +489,12 @@ class Link:
         news = self._connection.deliveries[loss.queue].expired(loss.expired, loss.told)
         if news and self._outbox.post(frames.Gap(loss.queue, news, frames.GapReason.EXPIRED)):
             self._gaps[loss.queue] = (self._outbox.posted, loss)
+
+    def made(self, queue: QueueId, number: int) -> None:
+        """The queue of this id has this number now: whoever receives one of another number was told that its deletion
+        had failed."""
+        if self._connection.deliveries[queue].mailbox.number != number:
+            self.deleted()
 
     def deleted(self) -> None:
         """Another connection of the owner's deleted one of the queues."""

@@ -142,6 +142,9 @@ class Receiver:
     def lost(self, loss: Loss) -> None:
         self.lost_here.append(loss)
 
+    def made(self, queue: QueueId, number: int) -> None:
+        self.heard.append(f"made {number}")
+
     def deleted(self) -> None:
         self.heard.append("deleted")
 

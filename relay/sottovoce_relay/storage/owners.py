@@ -127,6 +127,13 @@ def delete_queue(connection: Connection, number: int) -> Code:
     return Code.ACCEPTED
 
 
+def delete_queue_of(connection: Connection, queue: QueueId) -> Code:
+    """The same for whichever queue has this id now: it may have been deleted and made anew since its owner proved it.
+    ACCEPTED, also when there is none."""
+    row = connection.execute(_SELECT_OWNER, {"queue": queue}).first()
+    return Code.ACCEPTED if row is None else delete_queue(connection, row.number)
+
+
 def told_expired(connection: Connection, queue: QueueId, total: int) -> Code:
     """The owner knows of `total` expired envelopes. ACCEPTED."""
     connection.execute(_UPDATE_TOLD, {"queue": queue, "told": total})
