@@ -11,7 +11,10 @@ from tests.processes import processes_of
 
 
 def test_a_process_is_found_while_it_runs(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", tmp_path], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "input(print('here', flush=True) or '')", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before it speaks, the system may not know its command line yet
         assert [line.count(str(tmp_path)) for line in processes_of(tmp_path)] == [1]
         process.communicate(b"\n")
     assert processes_of(tmp_path) == []
