@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio_websocket import WebSocketConnection
 
 from sottovoce import errors, open_client
 from sottovoce.network import Internet, Link
@@ -200,6 +201,23 @@ async def test_a_foreign_name_is_looked_up_once_so_that_it_cannot_lead_elsewhere
         await Internet().with_link("https://relay.example", ELSEWHERE, never)
     assert names.asked == ["relay.example"]
     assert dialled == ["8.8.8.8", "9.9.9.9"]
+
+
+@pytest.mark.parametrize("_again", range(8))  # which of two tasks goes first is chance
+async def test_an_interrupt_in_the_websocket_librarys_own_task_is_not_taken_for_a_lost_connection(
+    monkeypatch: pytest.MonkeyPatch, _again: int
+) -> None:
+    handle = WebSocketConnection._handle_message_event
+
+    async def interrupted(socket: WebSocketConnection, event: Any) -> None:
+        if socket.is_client:
+            raise KeyboardInterrupt
+        await handle(socket, event)
+
+    monkeypatch.setattr(WebSocketConnection, "_handle_message_event", interrupted)
+    async with relay(answer_hello) as origin:
+        with pytest.RaisesGroup(KeyboardInterrupt), trio.fail_after(PATIENCE):
+            await Internet(None).with_link(origin, origin, say_hello)
 
 
 async def test_ones_own_server_may_be_anywhere(names: Names) -> None:
