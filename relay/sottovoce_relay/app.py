@@ -124,7 +124,7 @@ def _assemble(
         inbox=inbox,
         mailboxes=mailboxes,
         intake=intake,
-        writer=Writer(database, inbox, intake, mailboxes, bus, metrics, space.drop_ballast),
+        writer=Writer(database, inbox, intake, mailboxes, bus, metrics, space.drop_ballast, clock),
         registration=registration,
         metrics=metrics,
         connection_rates=Rates(settings.connection_rate, round(10 * settings.connection_rate)),

@@ -13,8 +13,8 @@ from sottovoce_wire.frames import KeyClass
 from sottovoce_wire.ids import QueueId
 
 from .envelopes import Envelope, Fill, queue_of
-from .states import EnvelopeState
-from .storage import Door
+from .states import EnvelopeEvent, EnvelopeState
+from .storage import Door, Expired
 
 #: Queues and send keys that are remembered while nothing is under way for them.
 MAILBOXES: Final = 20_000
@@ -147,6 +147,19 @@ class Mailboxes:
     def find(self, number: int) -> Mailbox | None:
         """The mailbox, if there is one."""
         return self._mailboxes.get(number)
+
+    def expired(self, expired: Iterable[Expired]) -> None:
+        """These are in the database no longer."""
+        for gone in expired:
+            mailbox = self.find(gone.number)
+            if mailbox is None:
+                continue
+            known = mailbox.known.get(gone.name)
+            if known is not None and known.seq == gone.seq:
+                known.step(EnvelopeEvent.EXPIRED)
+                mailbox.drop(known)
+            else:
+                mailbox.count_out(is_limited=bool(gone.is_limited), size=gone.size, invite=gone.invite)
 
     def decided(self, queue: QueueId) -> None:
         """One of the arrivals that waited for this queue does so no longer."""

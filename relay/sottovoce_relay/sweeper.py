@@ -4,7 +4,7 @@ What counts as expired and what is counted stands in storage/sweeping.py.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,6 @@ from .settings import (
     SWEEP_PAUSE_SECONDS,
     SWEEP_SECONDS,
 )
-from .states import EnvelopeEvent
 from .writer import Writer
 
 #: Envelopes in one batch: so that senders wait no longer for a sweep than for each other.
@@ -107,8 +106,7 @@ class Sweeper:
         except DatabaseError:
             self._recount(swept.values())
             raise
-        for gone in swept.values():
-            self._forget(gone)
+        self.mailboxes.expired(swept.values())
         self.metrics.expired(len(swept))
         self.bus.lost(losses.values())
         return count == BATCH
@@ -148,22 +146,11 @@ class Sweeper:
     async def _sweep_remains_once(self) -> bool:
         return await self.writer.perform(partial(storage.sweep_remains, count=BATCH))
 
-    def _recount(self, perhaps_gone: Iterable[storage.Expired]) -> None:
+    def _recount(self, perhaps_gone: Collection[storage.Expired]) -> None:
+        self.mailboxes.expired(perhaps_gone)
         for gone in perhaps_gone:
-            self._forget(gone)
             if mailbox := self.mailboxes.find(gone.number):
                 mailbox.recount()
-
-    def _forget(self, gone: storage.Expired) -> None:
-        mailbox = self.mailboxes.find(gone.number)
-        if mailbox is None:
-            return
-        known = mailbox.known.get(gone.name)
-        if known is not None and known.seq == gone.seq:
-            known.step(EnvelopeEvent.EXPIRED)
-            mailbox.drop(known)
-        else:
-            mailbox.count_out(is_limited=bool(gone.is_limited), size=gone.size, invite=gone.invite)
 
 
 async def empty_log_for_ever(database: Database, writer: Writer) -> None:

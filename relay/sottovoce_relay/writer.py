@@ -48,6 +48,7 @@ class Writer:
         bus: Bus,
         metrics: Metrics,
         make_room: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._inbox = inbox
@@ -56,6 +57,7 @@ class Writer:
         self._bus = bus
         self._metrics = metrics
         self._make_room = make_room
+        self._clock = clock
         self.failure: str | None = None  # why the last transaction failed, if it did
         self.transactions = 0  # how many were begun
         self._untold: Callable[[], None] | None = None
@@ -181,6 +183,7 @@ class Writer:
                 arriving=batch.arriving,
                 leaving=batch.leaving,
                 refused=[refusal.envelope for refusal in batch.refusals],
+                now=int(self._clock()),
             ),
             batch.arriving,
         )
@@ -226,6 +229,7 @@ class Writer:
 
     def _succeed(self, batch: Batch, written: Written, *, sure: bool) -> None:
         self._all_deleted(batch.deletions, written)
+        self._all_replaced(batch, written, sure=sure)
         stored = [envelope for envelope in batch.arriving if self._stored(envelope, written)]
         self._metrics.written(stored, len(batch.leaving))
         for refusal in batch.refusals:
@@ -253,6 +257,14 @@ class Writer:
             mailbox.drop(envelope)
         _call(envelope.settle, _of_repeat(same))
         return False
+
+    def _all_replaced(self, batch: Batch, written: Written, *, sure: bool) -> None:
+        """Where an earlier attempt may have replaced more, the queues are counted anew."""
+        self._mailboxes.expired(written.replaced)
+        if not sure:
+            for number in {envelope.number for envelope in batch.arriving}:
+                if mailbox := self._mailboxes.find(number):
+                    mailbox.recount()
 
     def _all_deleted(self, deletions: Sequence[Deletion], written: Written) -> None:
         """Where the database did not hold exactly what memory thought (one was deleted twice, or had failed and was
@@ -304,7 +316,7 @@ class Writer:
         if batch.arriving or batch.refusals:
             await trio.to_thread.run_sync(self._make_room)
             error, written, _ = await self._commit(
-                partial(storage.write, arriving=(), leaving=batch.leaving, refused=())
+                partial(storage.write, arriving=(), leaving=batch.leaving, refused=(), now=int(self._clock()))
             )
             if error is None:
                 self._all_deleted(batch.deletions, written or _NOTHING)

@@ -204,7 +204,9 @@ class Parts:
 
     def writer(self, database: Database, make_room: Callable[[], None] = lambda: None) -> Writer:
         """The writer that carries out what is decided."""
-        return Writer(database, self.inbox, self.intake, self.mailboxes, self.bus, self.metrics, make_room)
+        return Writer(
+            database, self.inbox, self.intake, self.mailboxes, self.bus, self.metrics, make_room, lambda: self.now
+        )
 
 
 class Unreliable(Database):

@@ -196,6 +196,7 @@ class Parcel:
     pending: dict[int, int | None] = field(default_factory=dict)  # attempts without an answer; the era, if it stood
     closed: int = 0  # attempts up to here are nobody's concern: acknowledged, or deleted with their queue
     is_owed: bool = False  # it was accepted, and its owner has not acknowledged it since
+    accepted: float = -inf  # when the last attempt that was accepted was sent
     has_failed: bool = False  # an attempt was answered with an error
 
     @property
@@ -207,8 +208,9 @@ class Parcel:
         return Target(self.queue.box.queue, self.queue.box.keys[self.kind], self.envelope_id)
 
     def is_kept(self, now: float) -> bool:
-        """Whether no attempt of it can have expired."""
-        return bool(self.attempts) and int(min(self.attempts.values())) + LIFETIME > now
+        """Whether neither what was accepted last can have expired, nor any attempt that it may be a repeat of."""
+        live = [n for n in self.attempts if self.answered.get(n, inf) + LIFETIME > self.accepted]
+        return bool(live) and int(min(self.attempts[n] for n in live)) + LIFETIME > now
 
     def has_expired(self, now: float) -> bool:
         """Whether all attempts of it have. Their time begins between their being sent and being answered."""
@@ -491,7 +493,7 @@ class World:
             inbox=inbox,
             mailboxes=mailboxes,
             intake=intake,
-            writer=Writer(self.disk, inbox, intake, mailboxes, bus, metrics, lambda: None),
+            writer=Writer(self.disk, inbox, intake, mailboxes, bus, metrics, lambda: None, lambda: self.now),
             registration=Registration("open", None, plenty, lambda: True),
             metrics=metrics,
             connection_rates=plenty,
@@ -525,7 +527,9 @@ class World:
         era, queue = parcel.pending.pop(attempt), parcel.queue
         parcel.answered[attempt] = self.now
         if code is Code.ACCEPTED:
-            parcel.is_owed |= attempt > parcel.closed and not queue.is_in_doubt
+            if attempt > parcel.closed and not queue.is_in_doubt:
+                parcel.is_owed = True
+                parcel.accepted = max(parcel.accepted, parcel.attempts[attempt])
             return
         parcel.has_failed = True
         if code is not Code.TRY_AGAIN:  # then nobody knows
@@ -860,13 +864,13 @@ _WEIGHTS: Final[dict[Step, int]] = {
 }
 #: What is too rare to wait for.
 _RARE: Final[Sequence[Sequence[tuple[Step, int]]]] = (
-    # An envelope is sent again when the first has expired and is not swept, and acknowledged while it is being written.
+    # Another body comes under the id of one that has expired and is not swept, and is acknowledged while it is written.
     (
         (World.an_owner_connects, 0),
         (World.send_to_a_contact, 0),
         (World.minutes_pass, 0),
         (World.an_owner_connects, 1),
-        (World.send_again, 0),
+        (World.send_another_body_under_the_same_id, 0),
         (World.the_disk_stalls, 0),
         (World.a_moment_passes, 0),
         (World.an_owner_acknowledges_all, 0),

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import product
@@ -49,10 +49,14 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 async def write(
-    database: Database, *arriving: Envelope, leaving: Sequence[Envelope] = (), refused: Sequence[Envelope] = ()
-) -> dict[int, bool]:
+    database: Database,
+    *arriving: Envelope,
+    leaving: Sequence[Envelope] = (),
+    refused: Sequence[Envelope] = (),
+    now: int = NOW,
+) -> Mapping[int, bool]:
     """What the transaction says of repeats."""
-    work = partial(storage.write, arriving=arriving, leaving=leaving, refused=refused)
+    work = partial(storage.write, arriving=arriving, leaving=leaving, refused=refused, now=now)
     return (await database.write(work)).repeats
 
 
@@ -489,8 +493,46 @@ async def test_a_deletion_takes_exactly_what_it_names_and_again_changes_nothing(
 async def test_a_deletion_says_how_many_were_there(database: Database) -> None:
     await write(database, *(envelope(seq) for seq in range(1, 200)))
     leaving = [envelope(seq) for seq in range(150, 300)]
-    work = partial(storage.write, arriving=(), leaving=leaving, refused=())
+    work = partial(storage.write, arriving=(), leaving=leaving, refused=(), now=NOW)
     assert [(await database.write(work)).deleted for _ in range(2)] == [50, 0]
+
+
+async def test_what_has_expired_and_is_not_swept_is_no_envelope_to_repeat(database: Database) -> None:
+    first, again = envelope(1, name=b"name", expires_at=NOW + 9), envelope(2, name=b"name", expires_at=NOW + 99)
+    await write(database, first, envelope(3, b"other", expires_at=NOW + 9))
+    assert await write(database, again, now=NOW + 8) == {2: True}
+    assert await write(database, refused=[again], now=NOW + 9) == {}
+    written = await database.write(partial(storage.write, arriving=[again], leaving=(), refused=(), now=NOW + 9))
+    assert (written.repeats, [gone.seq for gone in written.replaced]) == ({}, [1])
+    assert sorted(await seqs(database)) == [2, 3]
+    assert (await page(database)).expired == 0
+
+
+async def test_another_body_does_not_replace_what_has_expired(database: Database) -> None:
+    await write(database, envelope(1, name=b"name", expires_at=NOW))
+    assert await write(database, envelope(2, b"other body", name=b"name")) == {2: False}
+    assert await seqs(database) == [1]
+
+
+async def test_what_comes_twice_in_place_of_one_that_has_expired_is_stored_once(database: Database) -> None:
+    await write(database, envelope(1, name=b"name", expires_at=NOW))
+    both = [envelope(seq, name=b"name", expires_at=NOW + 9) for seq in (2, 3)]
+    written = await database.write(partial(storage.write, arriving=both, leaving=(), refused=(), now=NOW))
+    assert (written.repeats, [gone.seq for gone in written.replaced]) == ({3: True}, [1])
+    assert await seqs(database) == [2]
+
+
+async def test_what_waited_for_the_disk_until_it_expired_is_not_taken_for_one_of_before(database: Database) -> None:
+    late = [envelope(seq, name=b"name", expires_at=NOW) for seq in (1, 2)]
+    assert await write(database, *late) == {2: True}
+    assert await seqs(database) == [1]
+
+
+async def test_a_body_that_has_expired_goes_with_the_last_envelope_that_a_repeat_replaces(database: Database) -> None:
+    shared = Shared(7, b"body")
+    await write(database, envelope(8, name=b"name", expires_at=NOW, shared=shared))
+    await write(database, envelope(9, name=b"name", expires_at=NOW + 9, shared=Shared(8, b"body")))
+    assert await shared_bodies(database) == [8]
 
 
 async def test_a_sweep_deletes_what_expired_and_counts_it_as_lost_until_the_owner_is_told(database: Database) -> None:
@@ -656,8 +698,9 @@ async def test_no_statement_walks_a_whole_table(database: Database) -> None:
         storage.count_invites(connection, [door_of(INVITE), door_of(GROUP)])
         storage.last_seq(connection)
         storage.write(
-            connection, [*sharing(1), envelope(2, name=b"n"), envelope(3, name=b"n")], sharing(4), [envelope(5)]
+            connection, [*sharing(1), envelope(2, name=b"n"), envelope(3, name=b"n")], sharing(4), [envelope(5)], NOW
         )
+        storage.write(connection, [envelope(6, name=b"n")], [], [], NOW + 7200)
         storage.read_page(connection, QUEUE, 0, (10, 1000), NOW)
         storage.sweep(connection, NOW + 3600, 10)
         storage.told_expired(connection, QUEUE, 1)

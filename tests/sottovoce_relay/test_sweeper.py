@@ -132,7 +132,7 @@ def subject(parts: Parts, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Sw
 
 
 async def put(database: Database, *envelopes: Envelope) -> None:
-    await database.write(partial(storage.write, arriving=envelopes, leaving=(), refused=()))
+    await database.write(partial(storage.write, arriving=envelopes, leaving=(), refused=(), now=NOW))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -350,7 +350,7 @@ async def test_space_is_given_back_only_if_much_of_the_file_is_free(
 ) -> None:
     some = [envelope(seq, bytes(8000)) for seq in range(100)]  # a page each
     await put(database, *some)
-    await database.write(partial(storage.write, arriving=(), leaving=some, refused=()))
+    await database.write(partial(storage.write, arriving=(), leaving=some, refused=(), now=NOW))
     assert not await return_space_once(writer)
     for name, pages in (("SPARE_PAGES", 20), ("VACUUM_PAGES", 30)):
         monkeypatch.setattr(sweeper, name, pages)

@@ -5,6 +5,7 @@ intake's. No trio here, no frames.
 """
 
 from .doors import Door, count_invites, last_seq, load_doors, load_fills
+from .leaving import Expired
 from .owners import (
     Owned,
     add_send_keys,
@@ -19,7 +20,7 @@ from .owners import (
     told_expired,
 )
 from .pages import read_page
-from .sweeping import Expired, return_space, sweep, sweep_idle, sweep_keys, sweep_remains
+from .sweeping import return_space, sweep, sweep_idle, sweep_keys, sweep_remains
 from .tables import bodies, envelopes, metadata, queues, send_keys
 from .writing import Written, write
 

@@ -1,29 +1,19 @@
 """What time takes: expired envelopes, demoted keys, queues that nobody owns any more, and free pages of the file."""
 
-from typing import Final, NamedTuple
+from collections import Counter
+from typing import Final
 
 from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
 from sottovoce_wire.ids import QueueId
 
 from ..envelopes import Loss
+from .leaving import SELECT_EXPIRED, Expired, delete_envelopes
 from .owners import DELETE_KEY, delete_queue
 from .tables import envelopes, queues, send_keys
-from .writing import delete_envelopes
 
 _SELECT_EXPIRED: Final = (
-    select(
-        envelopes.c.seq,
-        envelopes.c.queue,
-        envelopes.c.name,
-        envelopes.c.is_limited,
-        envelopes.c.invite,
-        envelopes.c.size,
-        envelopes.c.shared,
-        queues.c.id,
-    )
-    .outerjoin(queues, queues.c.number == envelopes.c.queue)
-    .where(envelopes.c.expires_at <= bindparam("before"))
+    SELECT_EXPIRED.where(envelopes.c.expires_at <= bindparam("before"))
     .order_by(envelopes.c.expires_at)
     .limit(bindparam("count", type_=Integer))
 )
@@ -57,19 +47,6 @@ _SELECT_REMAINS: Final = (
 _DELETE_QUEUE: Final = delete(queues).where(queues.c.number == bindparam("which"))
 
 
-class Expired(NamedTuple):
-    """An envelope that was swept."""
-
-    seq: int
-    number: int  # the queue's
-    name: bytes
-    is_limited: int
-    invite: bytes | None
-    size: int
-    shared: int | None
-    queue: QueueId | None
-
-
 def sweep(connection: Connection, before: int, count: int) -> tuple[list[Expired], list[Loss]]:
     """Delete at most `count` envelopes that expired at `before` or earlier, and count them as lost to their owners.
 
@@ -80,9 +57,7 @@ def sweep(connection: Connection, before: int, count: int) -> tuple[list[Expired
     if not swept:
         return [], []
     delete_envelopes(connection, [(envelope.seq, envelope.shared) for envelope in swept])
-    news: dict[int, int] = {}
-    for envelope in swept:
-        news[envelope.number] = news.get(envelope.number, 0) + 1
+    news = Counter(envelope.number for envelope in swept)
     connection.execute(_UPDATE_EXPIRED, [{"which": number, "news": lost} for number, lost in news.items()])
     return swept, [Loss(*row) for row in connection.execute(_SELECT_NEWS, {"numbers": list(news)})]
 

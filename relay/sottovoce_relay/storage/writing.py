@@ -1,109 +1,87 @@
 """Envelopes in and out: one transaction inserts what arrives, deletes what leaves, and finds repeats."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Dialect, Integer, bindparam, case, delete, exists, insert, select
-from sqlalchemy.dialects import registry
+from sqlalchemy import Connection, Dialect, Integer, bindparam, case, insert, select
 
 from ..envelopes import Envelope
+from .leaving import SELECT_EXPIRED, Expired, delete_envelopes, delete_orphans
+from .rows import run_rows
 from .tables import BODY, WITH_BODIES, bodies, envelopes
 
 # A row that is there already is one that an attempt with an unknown outcome wrote, or a repeat: see `_repeats`.
 _INSERT: Final = insert(envelopes).prefix_with("OR IGNORE", dialect="sqlite")
 _INSERT_BODY: Final = insert(bodies).prefix_with("OR IGNORE", dialect="sqlite")
-_DELETE_BODY: Final = delete(bodies).where(
-    bodies.c.id == bindparam("which"), ~exists().where(envelopes.c.shared == bindparam("which"))
-)
 _SELECT_WRITTEN: Final = select(envelopes.c.seq).where(
     envelopes.c.seq >= bindparam("first"), envelopes.c.seq <= bindparam("last")
+)
+_NAMED: Final = (envelopes.c.queue == bindparam("number"), envelopes.c.name == bindparam("name"))
+_SELECT_OUTLIVED: Final = SELECT_EXPIRED.where(
+    *_NAMED, envelopes.c.expires_at <= bindparam("now"), envelopes.c.seq < bindparam("first")
 )
 # A sender makes the relay read no more than it sent.
 _SELECT_REPEATED: Final = (
     select(case((envelopes.c.size == bindparam("size", type_=Integer), BODY)).label("body"))
     .select_from(WITH_BODIES)
-    .where(envelopes.c.queue == bindparam("number"), envelopes.c.name == bindparam("name"))
+    .where(*_NAMED, envelopes.c.expires_at > bindparam("beyond"))
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a transaction found. By seq: whether the repeat of a stored envelope has the same body. And how many
-    envelopes it deleted."""
+    """What a transaction found and did."""
 
-    repeats: dict[int, bool]
-    deleted: int
+    repeats: Mapping[int, bool]  # by seq: whether the repeat of a stored envelope has the same body
+    deleted: int  # how many envelopes left
+    replaced: Sequence[Expired] = ()  # what had expired and was sent again
 
 
 def write(
-    connection: Connection, arriving: Sequence[Envelope], leaving: Sequence[Envelope], refused: Sequence[Envelope]
+    connection: Connection,
+    arriving: Sequence[Envelope],
+    leaving: Sequence[Envelope],
+    refused: Sequence[Envelope],
+    now: int,
 ) -> Written:
-    """Delete `leaving`, insert `arriving`; see which of these, and of those `refused` for a quota, are repeats.
+    """Delete `leaving`, insert `arriving`; see which of these, and of those `refused` for a quota, are repeats. What
+    has expired by `now` (unix seconds) is replaced.
 
     The same again after an unknown outcome changes nothing.
     """
     deleted = delete_envelopes(connection, [(envelope.seq, _shared_id(envelope)) for envelope in leaving])
-    doubtful = list(refused)
-    if arriving:
-        doubtful += _insert(connection, arriving)
-    return Written({e.seq: same for e in doubtful if (same := _repeats(connection, e)) is not None}, deleted)
+    doubtful = _insert(connection, arriving)
+    replaced = _outlived(connection, arriving, doubtful, now)
+    if replaced:
+        delete_envelopes(connection, [(envelope.seq, envelope.shared) for envelope in replaced])
+        doubtful = _insert(connection, doubtful)
+    repeats = {e.seq: _repeats(connection, e, beyond=0) for e in doubtful}
+    repeats |= {e.seq: _repeats(connection, e, beyond=now) for e in refused}
+    found = {seq: same for seq, same in repeats.items() if same is not None}
+    return Written(found, deleted, replaced)
 
 
 def _insert(connection: Connection, arriving: Sequence[Envelope]) -> Sequence[Envelope]:
     """Returns those that could not be inserted."""
+    if not arriving:
+        return ()
     shared = {envelope.shared.id: envelope.shared.body for envelope in arriving if envelope.shared}
     if shared:
         connection.execute(_INSERT_BODY, [{"id": number, "body": body} for number, body in shared.items()])
-    inserted = _run_rows(connection, _insert_rows, [_row(envelope) for envelope in arriving])
+    inserted = run_rows(connection, _insert_rows, [_row(envelope) for envelope in arriving])
     if inserted == len(arriving):
         return ()
     bounds = {"first": min(e.seq for e in arriving), "last": max(e.seq for e in arriving)}
     written = set(connection.execute(_SELECT_WRITTEN, bounds).scalars())
     if shared:
-        _delete_orphans(connection, shared)
+        delete_orphans(connection, shared)
     return [envelope for envelope in arriving if envelope.seq not in written]
-
-
-#: Rows that one statement takes, for as long as there are so many: few texts, which are prepared once.
-_PIECES: Final = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
 def _insert_rows(dialect: Dialect, count: int) -> str:
     head, _, row = str(_INSERT.compile(dialect=dialect)).partition(" VALUES ")
     return f"{head} VALUES {', '.join([row] * count)}"
-
-
-def _delete_rows(_dialect: Dialect, count: int) -> str:
-    return f"DELETE FROM envelopes WHERE seq IN ({', '.join('?' * count)})"  # noqa: S608 - nobody's text
-
-
-@cache
-def _text_of(rows: Callable[[Dialect, int], str], count: int, dialect: str) -> str:
-    """Not by Core: it takes seconds for a thousand rows."""
-    return rows(registry.load(dialect)(), count)
-
-
-def _run_rows(
-    connection: Connection, statement: Callable[[Dialect, int], str], rows: Sequence[tuple[object, ...]]
-) -> int:
-    """Run a statement for many rows of parameters, in the order of its columns; returns how many rows it changed.
-
-    One step of SQLite's for many rows: the driver takes Python's lock again after every step, and the thread that
-    serves connections lets it wait each time. Past SQLAlchemy, which takes longer for a statement than the driver; and
-    past Core's own executemany, which takes a dictionary apart for each row.
-    """
-    driver: Any = connection.connection.driver_connection
-    changed = at = 0
-    for count in _PIECES:
-        text = _text_of(statement, count, connection.dialect.name)
-        while len(rows) - at >= count:
-            parameters = tuple(chain.from_iterable(rows[at : at + count]))
-            changed += driver.execute(text, parameters).rowcount
-            at += count
-    return changed
 
 
 def _row(envelope: Envelope) -> tuple[object, ...]:
@@ -126,23 +104,19 @@ def _shared_id(envelope: Envelope) -> int | None:
     return None if envelope.shared is None else envelope.shared.id
 
 
-def _repeats(connection: Connection, envelope: Envelope) -> bool | None:
-    """Whether the queue holds an envelope of this name with the same body; None if it holds none."""
-    key = {"number": envelope.number, "name": envelope.name, "size": envelope.size}
+def _outlived(
+    connection: Connection, arriving: Sequence[Envelope], doubtful: Sequence[Envelope], now: int
+) -> list[Expired]:
+    """What has expired, was there before any of these arrived, and has the name and body of one of the doubtful."""
+    at = {"now": now, "first": min((envelope.seq for envelope in arriving), default=0)}
+    names = {(e.number, e.name) for e in doubtful if _repeats(connection, e, beyond=0)}
+    rows = [connection.execute(_SELECT_OUTLIVED, at | {"number": n, "name": name}).first() for n, name in names]
+    return [Expired(*row) for row in rows if row is not None]
+
+
+def _repeats(connection: Connection, envelope: Envelope, beyond: int) -> bool | None:
+    """Whether the queue holds an envelope of this name with the same body; None if it holds none that lives beyond
+    this time."""
+    key = {"number": envelope.number, "name": envelope.name, "size": envelope.size, "beyond": beyond}
     row = connection.execute(_SELECT_REPEATED, key).first()
     return None if row is None else row.body == envelope.body
-
-
-def delete_envelopes(connection: Connection, leaving: Sequence[tuple[int, int | None]]) -> int:
-    """Delete envelopes, given as (seq, id of the shared body), and the bodies that nothing points to any more. What is
-    gone already changes nothing. Returns how many were there."""
-    deleted = 0
-    if leaving:
-        deleted = _run_rows(connection, _delete_rows, [(seq,) for seq, _ in leaving])
-        _delete_orphans(connection, {shared for _, shared in leaving if shared is not None})
-    return deleted
-
-
-def _delete_orphans(connection: Connection, shared: Iterable[int]) -> None:
-    if numbers := [{"which": number} for number in shared]:
-        connection.execute(_DELETE_BODY, numbers)
