@@ -58,11 +58,6 @@ def _encrypt_block(keys: list[bytes], block: bytes) -> bytes:
     return _xor(bytes(_S[state[at]] for at in _SHIFTED), keys[-1])
 
 
-def encrypt_block(key: bytes, block: bytes) -> bytes:
-    """AES-256 on one block of 16 bytes."""
-    return _encrypt_block(_round_keys(key), block)
-
-
 def _mix(state: list[int]) -> bytes:
     mixed = bytearray()
     for at in range(0, 16, 4):

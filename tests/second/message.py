@@ -3,6 +3,8 @@
 from functools import lru_cache
 from typing import NamedTuple
 
+import nacl.bindings as sodium
+
 from . import aes_gcm, padding
 from .refusal import RefusedError
 
@@ -25,10 +27,15 @@ class Announced(NamedTuple):
 
 
 @lru_cache(maxsize=20_000)
+def _run(tag_key: bytes, nth: int, is_ephemeral: bool) -> bytes:
+    """Remembered, because every state of a session asks for nearly the same ones."""
+    return sodium.crypto_generichash_blake2b_salt_personal(bytes([is_ephemeral]) + nth.to_bytes(4, "big"), 64, tag_key)
+
+
 def tag(route: Route, n: int, *, is_ephemeral: bool = False) -> bytes:
-    """The routing tag of message n. Remembered, because every state of a session asks for nearly the same ones."""
-    block = bytes([is_ephemeral]) + bytes(11) + n.to_bytes(4, "big")
-    return aes_gcm.encrypt_block(route.tag_key, block)[:8]
+    """The routing tag of message n."""
+    part = 8 * (n % 8)
+    return _run(route.tag_key, n // 8, is_ephemeral)[part : part + 8]
 
 
 def window(route: Route, chain: int, span: range, *, is_ephemeral: bool = False) -> dict[bytes, Announced]:
@@ -42,7 +49,12 @@ def moved(next_number: int, ahead: int, n: int, *, begins: bool) -> tuple[int, i
     following = n + 1
     if n == next_number and not begins:
         return following, min(ahead + 8, END) if ahead < following + 32 else ahead
-    return following, max(ahead, following + 8)
+    return following, max(ahead, silent(following))
+
+
+def silent(next_number: int) -> int:
+    """Up to where tags are known of a chain that goes on after a gap."""
+    return min(8 * -(-(next_number + 7) // 8), END)
 
 
 def seal(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from . import keys, padding
-from .message import END, Announced, Route, check_layout, moved, open_body, open_header, seal, tag, window
+from .message import END, Announced, Route, check_layout, moved, open_body, open_header, seal, silent, tag, window
 from .notation import fields, hkdf, hmac, label, number, sha256
 from .refusal import RefusedError
 
@@ -54,7 +54,9 @@ def accept(distribution: bytes, device: bytes) -> PeerChain:
     if number(n) > END or number(w) > _MOST_EPHEMERAL:
         raise RefusedError("malformed")
     keys.check_signing_key(signing_key)
-    return PeerChain(group, device, number(epoch), signing_key, secret, ck, number(n), number(n) + 8, eck, number(w))
+    return PeerChain(
+        group, device, number(epoch), signing_key, secret, ck, number(n), silent(number(n)), eck, number(w)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The stored forms of ratchet.md and sender-keys.md, written and read. Skipped keys are not in them."""
 
 from . import keys, pq
-from .message import Route
+from .message import Route, silent
 from .notation import hmac, number
 from .ratchet import Ephemeral, Receiving, Sending, Session, StepDue, Unanswered
 from .refusal import RefusedError
@@ -220,7 +220,7 @@ def unpack_own(data: bytes) -> OwnChain:
     begun, seed = reader.number(8), reader.key()
     secret, key, n, ephemeral_key, w = reader.key(), reader.key(), reader.number(), reader.key(), reader.number()
     reader.end()
-    chain = PeerChain(group, device, epoch, keys.signing_public(seed), secret, key, n, n + 8, ephemeral_key, w)
+    chain = PeerChain(group, device, epoch, keys.signing_public(seed), secret, key, n, silent(n), ephemeral_key, w)
     return OwnChain(chain, begun, seed, w)
 
 

@@ -4,8 +4,9 @@ A pairwise chain and a group chain look the same from outside. Here stands what 
 header say, and which message key opens a body, is decided in `ratchet` and `sender_key`. Spec: message.
 """
 
+import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sottovoce_wire import padding
@@ -35,16 +36,25 @@ MAX_CHAIN: Final = 2**20
 #: of which every message needs one or more.
 new_tuple: Final = tuple.__new__
 
-_TAG_INPUT: Final = struct.Struct(">?11xI").pack
-#: A chain's first tags in order, and the first of its ephemeral ones behind them, are made together: they come and go
-#: with each turn of a conversation.
-_FIRST: Final = 12
-_FIRST_INPUTS: Final = b"".join(_TAG_INPUT(domain, number) for domain in (False, True) for number in range(_FIRST))
-_FIRST_TAGS: Final = struct.Struct(2 * _FIRST * "8s8x").unpack
-#: So are those by which a window grows.
-_RUN: Final = 8
-_RUN_INPUTS: Final = struct.Struct(">" + _RUN * "12xI").pack
-_RUN_TAGS: Final = struct.Struct(_RUN * "8s8x").unpack
+#: One hash makes the tags of eight messages in a row: windows grow and go by as many.
+RUN: Final = 8
+#: While fewer tags than this lie ahead, each message in its turn adds a run.
+LOOK_AHEAD_LIVE: Final = 32
+_RUN_INPUT: Final = struct.Struct(">?I").pack
+_RUN_TAGS: Final = struct.Struct(RUN * f"{ROUTING_TAG_LENGTH}s").unpack
+#: Before any is made.
+_NO_RUN: Final[tuple[int, tuple[bytes, ...]]] = (-1, ())
+
+
+def silent_end(number: int) -> int:
+    """Up to where tags are known of a chain whose next message is `number`, if it is the first or others were skipped:
+    to the end of a run, 7 to 14 messages on."""
+    return min((number + 2 * RUN - 2) // RUN * RUN, MAX_CHAIN)
+
+
+def grown(ahead: int) -> int:
+    """Up to where they are known once one run more is."""
+    return min(ahead + RUN, MAX_CHAIN)
 
 
 class Expected(NamedTuple):
@@ -77,37 +87,42 @@ class Route:
     The tag key is a PRF key and nothing else, the header key an AEAD key and nothing else.
     """
 
-    __slots__ = ("_first", "_prf", "header_key", "keys")
+    __slots__ = ("_ephemeral", "_in_order", "_tag_key", "header_key", "keys")
 
     LENGTH: Final = 2 * KEY_LENGTH
 
     def __init__(self, keys: bytes) -> None:
         self.keys: Final = keys
         self.header_key: Final = AeadKey(keys[:KEY_LENGTH])
-        self._prf: Callable[[bytes], bytes] | None = None  # made when it is first used
-        self._first: tuple[bytes, ...] = ()  # the first tags: the same
+        self._tag_key: Final = keys[KEY_LENGTH:]
+        self._in_order = self._ephemeral = _NO_RUN  # the last that was made of each domain
 
-    def _make_prf(self) -> Callable[[bytes], bytes]:
-        self._prf = primitives.block_prf(self.keys[KEY_LENGTH:])
-        return self._prf
+    def _run(self, nth: int, is_ephemeral: bool) -> tuple[bytes, ...]:
+        """The tags of messages 8·nth to 8·nth + 7."""
+        known, tags = self._ephemeral if is_ephemeral else self._in_order
+        if known != nth:
+            tags = _RUN_TAGS(primitives.keyed_hash(self._tag_key, _RUN_INPUT(is_ephemeral, nth)))
+            if is_ephemeral:
+                self._ephemeral = nth, tags
+            else:
+                self._in_order = nth, tags
+        return tags
 
     def tag(self, number: int, *, is_ephemeral: bool = False) -> bytes:
-        """The routing tag of message `number`: AES-256(TK, 0 or 1 ‖ 0^11 ‖ n)[:8], 1 for the ephemeral chain."""
-        prf = self._prf or self._make_prf()
-        return prf(_TAG_INPUT(is_ephemeral, number))[:ROUTING_TAG_LENGTH]
+        """The routing tag of message `number`: BLAKE2b under TK makes those of eight at once."""
+        return self._run(number // RUN, is_ephemeral)[number % RUN]
 
     def tags(self, first: int, end: int, *, is_ephemeral: bool = False) -> tuple[bytes, ...]:
         """The tags of messages `first` to `end` - 1, as far as a chain may go."""
-        prf = self._prf or self._make_prf()
-        if end <= _FIRST:
-            self._first = self._first or _FIRST_TAGS(prf(_FIRST_INPUTS))
-            start = _FIRST * is_ephemeral
-            return self._first[start + first : start + end]
-        numbers = range(first, min(end, MAX_CHAIN))
-        if len(numbers) == _RUN and not is_ephemeral:
-            return _RUN_TAGS(prf(_RUN_INPUTS(*numbers)))
-        blocks = prf(b"".join([_TAG_INPUT(is_ephemeral, number) for number in numbers]))
-        return tuple([blocks[at : at + ROUTING_TAG_LENGTH] for at in range(0, len(blocks), 16)])
+        run, start = first // RUN, first % RUN
+        size = min(end, MAX_CHAIN) - first
+        if size <= 0:
+            return ()
+        if start + size <= RUN:
+            tags = self._run(run, is_ephemeral)
+            return tags if size == RUN else tags[start : start + size]
+        runs = [self._run(nth, is_ephemeral) for nth in range(run, (first + size - 1) // RUN + 1)]
+        return tuple(itertools.chain(*runs))[start : start + size]
 
     def announce(self, chain: int, first: int, end: int, *, is_ephemeral: bool = False) -> Window:
         """The same, as those of a session's `chain`-th chain."""

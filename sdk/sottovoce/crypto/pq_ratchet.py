@@ -16,6 +16,7 @@ from sottovoce_wire import labels, limits
 
 from . import primitives
 from .errors import CryptoRefusal, Reason
+from .message import new_tuple
 from .primitives import ML_KEM_768_CIPHERTEXT_LENGTH, ML_KEM_768_PUBLIC_LENGTH, OwnKemKey, PeerKemKey
 
 #: Messages, of both directions, and seconds after which the next epoch opens.
@@ -40,7 +41,7 @@ class Fragment(NamedTuple):
     def read(cls, field: bytes) -> "Fragment":
         """What a field says that is not NO_FRAGMENT."""
         _, epoch, first = _FIELD.unpack_from(field)
-        return cls(epoch, first, field[FIELD_LENGTH:])
+        return new_tuple(cls, (epoch, first, field[FIELD_LENGTH:]))
 
 
 #: The field that every body begins with is this byte, or blocks u8 ‖ epoch u32 ‖ first u8 ‖ 32 bytes for each block.
@@ -77,12 +78,13 @@ class Collected(NamedTuple):
 
     def take(self, fragment: Fragment) -> "Collected":
         """With the fragment's blocks. Raises CryptoRefusal (MALFORMED) beyond the end."""
-        start, blocks = fragment.first * BLOCK, len(fragment.data) // BLOCK
-        end = start + len(fragment.data)
-        if end > len(self.data):
+        (have, data), (_, first, blocks) = self, fragment
+        start = first * BLOCK
+        end = start + len(blocks)
+        if end > len(data):
             raise CryptoRefusal(Reason.MALFORMED, "a fragment lies beyond the end")
-        have = self.have | ((1 << blocks) - 1) << fragment.first
-        return Collected(have, self.data[:start] + fragment.data + self.data[end:])
+        have |= ((1 << len(blocks) // BLOCK) - 1) << first
+        return new_tuple(Collected, (have, data[:start] + blocks + data[end:]))
 
 
 class Sending:
@@ -192,7 +194,7 @@ def take(state: State, epoch: int, field: bytes, now: int) -> State:
     if isinstance(state, Offering):
         answer = state.answer.take(fragment)
         if not answer.is_complete:
-            return state._replace(answer=answer)
+            return new_tuple(Offering, (state.own, state.sending, answer))
         return Due(_secret(state.own.decapsulate(answer.data), state.sending.data, answer.data))
     key = state.key.take(fragment)
     if not key.is_complete:

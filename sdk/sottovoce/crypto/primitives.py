@@ -17,10 +17,7 @@ from cryptography.exceptions import AlreadyFinalized, InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
@@ -46,7 +43,6 @@ CONTAINER_LIMIT: Final = 2**38 * CONTAINER_CHUNK
 _SHA256: Final = SHA256()
 _ZERO_SALT: Final = bytes(32)
 #: AES on single blocks.
-_ONE_BLOCK: Final = ECB()  # noqa: S305 - nothing is encrypted with it
 _FIELD: Final = 2**255 - 19
 #: The canonical u-coordinates of small order on Curve25519 and its twist. Any of them makes the shared secret zero.
 _X25519_SMALL_ORDER: Final = frozenset(
@@ -166,13 +162,9 @@ class AeadKey:
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the ciphertext is not authentic") from None
 
 
-def block_prf(key: bytes) -> Callable[[bytes], bytes]:
-    """AES-256 on single blocks, as a pseudo-random function: 16 bytes for each block of 16, under a key of 32.
-
-    There is no nonce, and nothing is encrypted: whoever has the key computes the same. Up to 2^22 blocks under one key
-    are told from random ones with less than 2^-84 (the PRP/PRF switching lemma).
-    """
-    return Cipher(AES256(key), _ONE_BLOCK).encryptor().update
+def keyed_hash(key: bytes, message: bytes) -> bytes:
+    """BLAKE2b (RFC 7693) under a key of up to 64 bytes, which makes it a pseudo-random function: 64 bytes."""
+    return hashlib.blake2b(message, key=key).digest()
 
 
 def wrap_key(key: bytes, secret: bytes, associated_data: bytes) -> bytes:
@@ -286,8 +278,10 @@ class OwnExchangeKey:
     @classmethod
     def generate_for_a_turn(cls) -> "OwnExchangeKey":
         """A new key pair for an exchange or two."""
-        secret = random_bytes(KEY_LENGTH)
-        return cls.restore(secret, sodium.crypto_scalarmult_base(secret))
+        pair = cls.__new__(cls)
+        pair._key, pair.secret = None, random_bytes(KEY_LENGTH)
+        pair.public = sodium.crypto_scalarmult_base(pair.secret)
+        return pair
 
     @classmethod
     def restore(cls, secret: bytes, public: bytes) -> "OwnExchangeKey":

@@ -7,7 +7,8 @@ the skipped keys in one transaction. Spec: ratchet.
 
 import struct
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from sottovoce_wire import padding
@@ -17,7 +18,7 @@ from . import pq_ratchet
 from .agreement import SessionKeys
 from .chain_key import MAX_SKIPPED, Passed, ReceivingChain, SendingChain, skipped_message_key
 from .errors import CryptoRefusal, Reason
-from .message import MAX_CHAIN, Expected, Route, Window, new_tuple
+from .message import LOOK_AHEAD_LIVE, MAX_CHAIN, RUN, Expected, Route, Window, new_tuple
 from .primitives import OwnExchangeKey, PeerExchangeKey
 from .ratchet_state import (
     LOOK_AHEAD_EPHEMERAL,
@@ -38,10 +39,6 @@ from .root_key import SessionRootKey
 
 #: Steps that one message may walk its chains: 17 days of a message a minute that never came.
 MAX_STEPS: Final = 25_000
-#: Tags kept ready on a chain that nothing has come on. While fewer than the second number lie ahead, each message in
-#: its turn adds as many.
-LOOK_AHEAD_SILENT: Final = 8
-LOOK_AHEAD_LIVE: Final = 32
 
 #: ratchet key ‖ PN, then n ‖ PQ epoch: the 44 bytes of a header.
 _CHAIN_HEAD: Final = struct.Struct(">32sI")
@@ -67,11 +64,6 @@ class SkippedKey(NamedTuple):
     tag: bytes
     header_key: bytes
     key: bytes
-
-    @property
-    def window(self) -> Window:
-        """Its tag, and what that announces."""
-        return new_tuple(Window, ((self.tag,), self.chain, self.number, False))
 
     def __repr__(self) -> str:
         return f"SkippedKey(chain={self.chain}, number={self.number})"
@@ -242,7 +234,7 @@ class Ratchet:
     def expected(self) -> tuple[Window, ...]:
         """The routing tags under which the peer's messages are expected, without those of skipped keys."""
         receiving = self._receiving
-        silent = self._next_receiving.announce(self._seen + 1, 0, LOOK_AHEAD_SILENT)
+        silent = self._next_receiving.announce(self._seen + 1, 0, RUN)
         return (silent, *receiving.windows()) if isinstance(receiving, Receiving) else (silent,)
 
     def recognise(self, message: bytes) -> Expected | None:
@@ -283,15 +275,15 @@ class Ratchet:
 
     def _next(self, receiving: Receiving, message: bytes, tag: bytes, now: int) -> Decrypted:
         """The ordinary case, made short: the message that comes next on the chain we know."""
-        at, first = receiving.chain, receiving.ahead
-        key, after = at.step()
+        first = receiving.ahead
+        key, after = receiving.chain.step()
         body, self._agreement = self._open(message, key, self._agreement, self.epoch, now)
         receiving.chain = after
         self._messages += 1
         appeared: Sequence[Window] = ()
         if first < after.number + LOOK_AHEAD_LIVE:
-            receiving.ahead = end = min(first + LOOK_AHEAD_SILENT, MAX_CHAIN)
-            appeared = (receiving.route.announce(receiving.nth, first, end),)
+            receiving.ahead = layout.grown(first)
+            appeared = (receiving.route.announce(receiving.nth, first, receiving.ahead),)
         return new_tuple(Decrypted, (body, False, (), None, appeared, (tag,)))
 
     def _advance(self, receiving: Receiving, expected: Expected, spend: Spend) -> _Change:
@@ -329,7 +321,7 @@ class Ratchet:
             header.epoch,
             route,
             chain,
-            LOOK_AHEAD_SILENT,
+            RUN,
             ReceivingChain(step.ephemeral_key, 0),
         )
         ended = _end(known, header)
@@ -350,14 +342,14 @@ class Ratchet:
         key, after = at.step()
         body, agreement = self._open(message, key, change.agreement, change.epoch, now)
         receiving = change.receiving  # made for this message: nobody else holds it
-        receiving.chain, receiving.ahead = after, max(receiving.ahead, after.number + LOOK_AHEAD_SILENT)
+        receiving.chain, receiving.ahead = after, max(receiving.ahead, layout.silent_end(after.number))
         skipped = skipped_keys(change.walked) if change.walked else ()
         appeared = self._appeared(change, receiving, skipped)
         vanished = self._vanished(change, skipped)
         self._root, self.epoch, self._next_receiving = change.root, change.epoch, change.next_receiving
         self._sending, self._receiving, self._agreement = change.sending, receiving, agreement
         self._messages += 1
-        return Decrypted(body, False, skipped, None, appeared, vanished)
+        return new_tuple(Decrypted, (body, False, skipped, None, appeared, vanished))
 
     def _late(self, message: bytes, tag: bytes, expected: Expected, find_skipped: FindSkipped, now: int) -> Decrypted:
         """A message that others have overtaken: its key was kept."""
@@ -393,6 +385,8 @@ class Ratchet:
     ) -> tuple[bytes, pq_ratchet.State]:
         """The body, and the post-quantum part after the fragment beside it."""
         field, body = pq_ratchet.split(layout.open_body(message, key, self.session_id))
+        if field is pq_ratchet.NO_FRAGMENT:  # as in most messages
+            return body, agreement
         return body, pq_ratchet.take(agreement, epoch, field, now)
 
     @property
@@ -412,12 +406,14 @@ class Ratchet:
         """A refill begins where the window ended, or it would announce what was skipped a second time."""
         known, nth = self._receiving, after.nth
         ends = {known.nth: known.ahead} if isinstance(known, Receiving) else {}  # of the tags that are known
-        appeared = [after.route.announce(nth, max(ends.get(nth, LOOK_AHEAD_SILENT), after.chain.number), after.ahead)]
+        appeared = []
+        if (first := max(ends.get(nth, RUN), after.chain.number)) < after.ahead:
+            appeared.append(after.route.announce(nth, first, after.ahead))
         if nth not in ends:
             appeared.append(after.ephemeral_window())
-            appeared.append(change.next_receiving.announce(nth + 1, 0, LOOK_AHEAD_SILENT))
+            appeared.append(change.next_receiving.announce(nth + 1, 0, RUN))
         if skipped:
-            appeared += [key.window for key in skipped if key.number >= ends.get(key.chain, LOOK_AHEAD_SILENT)]
+            appeared += windows_of([key for key in skipped if key.number >= ends.get(key.chain, RUN)])
         return appeared
 
     def _vanished(self, change: _Change, skipped: Sequence[SkippedKey]) -> Sequence[bytes]:
@@ -425,7 +421,7 @@ class Ratchet:
         if isinstance(known, Receiving) and known.nth == after.nth:
             gone = known.route.tags(known.chain.number, min(known.ahead, after.chain.number))
         else:
-            gone = after.route.tags(0, min(LOOK_AHEAD_SILENT, after.chain.number))
+            gone = after.route.tags(0, min(RUN, after.chain.number))
             gone += known.tags() if isinstance(known, Receiving) else ()
         if not skipped:
             return gone
@@ -528,6 +524,17 @@ def skipped_keys(walked: Sequence[Walked]) -> tuple[SkippedKey, ...]:
             skipped.append(new_tuple(SkippedKey, (chain, number, tag, header_key, skipped_message_key(key))))
         excess = max(excess - len(passed), 0)
     return tuple(skipped)
+
+
+def windows_of(skipped: Sequence[SkippedKey]) -> list[Window]:
+    """Their tags. The keys of each chain are in a row, without a gap."""
+    windows = []
+    for chain, keys in groupby(skipped, itemgetter(0)):
+        row = list(keys)
+        for at in range(0, len(row), RUN):
+            run = row[at : at + RUN]
+            windows.append(new_tuple(Window, ([key.tag for key in run], chain, run[0].number, False)))
+    return windows
 
 
 def _routes(packed: bytes) -> tuple[Route, Route]:

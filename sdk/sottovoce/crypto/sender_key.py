@@ -5,7 +5,7 @@ chain and when a new one is due are not decided here; nor is the table of tags k
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from sottovoce_wire import labels, padding
@@ -15,17 +15,16 @@ from . import message as layout
 from . import primitives
 from .chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
 from .errors import CryptoRefusal, Reason
-from .message import MAX_CHAIN, Expected, Route, Window, new_tuple
+from .message import LOOK_AHEAD_LIVE, MAX_CHAIN, Expected, Route, Window, new_tuple
 from .primitives import KEY_LENGTH, SIGNATURE_LENGTH, SigningKey
 from .ratchet import (
-    LOOK_AHEAD_LIVE,
-    LOOK_AHEAD_SILENT,
     MAX_STEPS,
     Decrypted,
     FindSkipped,
     SkippedKey,
     Spend,
     skipped_keys,
+    windows_of,
 )
 from .ratchet_state import LOOK_AHEAD_EPHEMERAL
 
@@ -254,14 +253,6 @@ class _Position(NamedTuple):
         return "_Position(…)"
 
 
-def _look_ahead(before: _Position, number: int) -> int:
-    """Up to where the tags are known when message `number` was opened."""
-    if number == before.chain.number:
-        is_short = before.ahead < number + 1 + LOOK_AHEAD_LIVE
-        return min(before.ahead + LOOK_AHEAD_SILENT, MAX_CHAIN) if is_short else before.ahead
-    return max(before.ahead, number + 1 + LOOK_AHEAD_SILENT)
-
-
 class PeerSenderKey:
     """A fellow member's chain. Its state changes only when a message has proven authentic.
 
@@ -315,7 +306,7 @@ class PeerSenderKey:
         group_id, epoch, signing_public, route, key, n, whisper_key, w = _DISTRIBUTION.unpack(distribution)
         if n > MAX_CHAIN or w > MAX_WHISPERS:
             raise CryptoRefusal(Reason.MALFORMED, "a sender key is beyond the end of its chain")
-        at = _Position(ReceivingChain(key, n), n + LOOK_AHEAD_SILENT, ReceivingChain(whisper_key, w))
+        at = _Position(ReceivingChain(key, n), layout.silent_end(n), ReceivingChain(whisper_key, w))
         return cls(GroupId(group_id), device_id, epoch, signing_public, route, at)
 
     def expected(self) -> tuple[Window, Window]:
@@ -357,8 +348,7 @@ class PeerSenderKey:
         Raises CryptoRefusal and leaves the state as it was: MALFORMED, NOT_AUTHENTIC, BAD_SIGNATURE, WRONG_EPOCH,
         ALREADY_USED, TOO_FAR_AHEAD, CHAIN_ENDED.
         """
-        layout.routing_tag(message)
-        header = self._open_header(message, expected)
+        tag, header = layout.routing_tag(message), self._open_header(message, expected)
         membership = find_membership(header.epoch) if header.epoch >= self.epoch else None
         if membership is None:
             raise CryptoRefusal(Reason.WRONG_EPOCH, "the message names an epoch that is not one of its chain's")
@@ -366,7 +356,7 @@ class PeerSenderKey:
             return self._whisper(message, header, membership)
         at = self._at
         if header.number == at.chain.number and header.whispers <= at.whispers.number:
-            return self._next(message, header, membership)
+            return self._next(message, tag, header, membership)
         if header.number >= at.chain.number:
             return self._advance(message, header, membership, spend)
         return self._late(message, header, membership, find_skipped)
@@ -381,15 +371,17 @@ class PeerSenderKey:
             raise CryptoRefusal(Reason.MALFORMED, "an ephemeral message's header is not one")
         return header
 
-    def _next(self, message: bytes, header: _Header, membership: bytes) -> Decrypted:
+    def _next(self, message: bytes, tag: bytes, header: _Header, membership: bytes) -> Decrypted:
         """The ordinary case, made short: the message that comes next, when no ephemeral one was missed."""
-        before = self._at
-        key, after = before.chain.step()
+        chain, ahead, whispers = self._at
+        key, after = chain.step()
         content = self._open(message, key, header, membership, is_ephemeral=False)
-        ahead = _look_ahead(before, header.number)
-        self._move(new_tuple(_Position, (after, ahead, before.whispers)))
-        appeared = (self._route.announce(THE_CHAIN, before.ahead, ahead),) if ahead > before.ahead else ()
-        return new_tuple(Decrypted, (content, False, (), None, appeared, (layout.routing_tag(message),)))
+        appeared: Sequence[Window] = ()
+        if ahead < after.number + LOOK_AHEAD_LIVE:
+            first, ahead = ahead, layout.grown(ahead)
+            appeared = (self._route.announce(THE_CHAIN, first, ahead),)
+        self._move(new_tuple(_Position, (after, ahead, whispers)))
+        return new_tuple(Decrypted, (content, False, (), None, appeared, (tag,)))
 
     def _advance(self, message: bytes, header: _Header, membership: bytes, spend: Spend) -> Decrypted:
         """A message further on, or the next one after ephemeral ones were missed. It says where the ephemeral chain
@@ -406,7 +398,12 @@ class PeerSenderKey:
             spend(header.whispers - whispers.number)
             whispers, _ = whispers.walk(header.whispers)
         _, passed = self._nearest(max(header.number - MAX_SKIPPED, before.chain.number)).walk(header.number)
-        self._move(_Position(at.after(), _look_ahead(before, header.number), whispers))
+        after, ahead = at.after(), before.ahead
+        if steps:
+            ahead = max(ahead, layout.silent_end(after.number))
+        elif ahead < after.number + LOOK_AHEAD_LIVE:
+            ahead = layout.grown(ahead)
+        self._move(_Position(after, ahead, whispers))
         skipped = skipped_keys([(THE_CHAIN, self._route, passed)]) if passed else ()
         return Decrypted(
             content, False, skipped, None, self._appeared(before, skipped), self._vanished(before, skipped)
@@ -482,7 +479,7 @@ class PeerSenderKey:
         in_order = route.announce(THE_CHAIN, max(before.ahead, now.chain.number), now.ahead)
         first, end = (at.whispers.number + LOOK_AHEAD_EPHEMERAL for at in (before, now))
         ephemeral = route.announce(THE_CHAIN, max(first, now.whispers.number), end, is_ephemeral=True)
-        return [in_order, ephemeral, *(key.window for key in skipped if key.number >= before.ahead)]
+        return [in_order, ephemeral, *windows_of([key for key in skipped if key.number >= before.ahead])]
 
     def _vanished(self, before: _Position, skipped: tuple[SkippedKey, ...]) -> list[bytes]:
         route, now = self._route, self._at

@@ -16,7 +16,7 @@ from ..crypto import agreement, primitives, sealed
 from ..crypto import message as layout
 from ..crypto.errors import CryptoRefusal, Reason
 from ..crypto.prekeys import OneTimePrekey, OwnPrekeys
-from ..crypto.ratchet import Ratchet
+from ..crypto.ratchet import Ratchet, windows_of
 from . import contacts, healing, sessions
 from .budgets import SearchBudget
 from .reading import Opened, Outcome, Reader, Spent
@@ -201,7 +201,7 @@ class Opener:
         """Nothing can fail any more: the table of tags follows the rows."""
         session = opened.session
         if opened.is_new:
-            skipped = [key.window for key in opened.decrypted.skipped]
+            skipped = windows_of(opened.decrypted.skipped)
             state.routing.announce(session.session_id, [*session.ratchet.expected(), *skipped])
             if state.peers.is_contact(session.account_id):
                 state.routing.befriend(session.session_id)

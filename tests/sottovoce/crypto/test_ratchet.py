@@ -887,7 +887,7 @@ def test_a_number_beyond_the_end_of_a_chain_is_refused(pair: Pair) -> None:
 
 
 def test_the_limits_are_those_of_the_spec() -> None:
-    assert (ratchet.MAX_STEPS, ratchet.LOOK_AHEAD_SILENT, ratchet.LOOK_AHEAD_LIVE) == (25_000, 8, 32)
+    assert (ratchet.MAX_STEPS, layout.RUN, layout.LOOK_AHEAD_LIVE) == (25_000, 8, 32)
 
 
 # The packed state

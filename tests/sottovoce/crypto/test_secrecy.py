@@ -9,7 +9,7 @@ from sottovoce.crypto.identity import DeviceKeys, OwnerKey, RootKey
 from sottovoce.crypto.message import Expected, Route
 from sottovoce.crypto.prekeys import OneTimePrekey, OwnPrekeys, PeerPrekeys
 from sottovoce.crypto.primitives import OwnExchangeKey, OwnKemKey, OwnSealingKey, PeerExchangeKey, SigningKey
-from sottovoce.crypto.ratchet import Decrypted, Ratchet, SkippedKey
+from sottovoce.crypto.ratchet import Decrypted, Ratchet, SkippedKey, windows_of
 from sottovoce.crypto.sealed import FirstMessage
 
 SECRET = b"Secret secret secret secret 1234"
@@ -40,10 +40,9 @@ def holders() -> list[object]:
         chain,
         received,
         primitives.AeadKey(SECRET),
-        primitives.block_prf(SECRET),
         route,
         skipped,
-        Decrypted(SECRET, False, (skipped,), Expected(1, 0), (skipped.window,), (SECRET[:8],)),
+        Decrypted(SECRET, False, (skipped,), Expected(1, 0), tuple(windows_of([skipped])), (SECRET[:8],)),
         whispers,
         ratchet_state.Unanswered(exchange),
         ratchet_state.StepDue(PeerExchangeKey(exchange.public), 0, whispers),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
-from sottovoce.crypto import chain_key, primitives, ratchet, sender_key
+from sottovoce.crypto import chain_key, ratchet, sender_key
 from sottovoce.crypto import message as layout
 from sottovoce.crypto.chain_key import Passed, ReceivingChain
 from sottovoce.crypto.errors import CryptoRefusal, Reason
@@ -37,7 +37,7 @@ from .members import (
     numbers,
     statement,
 )
-from .sides import make_pair
+from .sides import make_pair, tag_of_the_spec
 from .windows import announced
 
 HEAD = 81
@@ -74,7 +74,7 @@ def test_the_message_is_the_one_in_the_spec() -> None:
     assert (group, epoch, n, w) == (GROUP, numbers(EPOCH), numbers(1), numbers(1))
     chain_id = hashlib.sha256(labels.label("group chain") + GROUP + DEVICE + signing_key).digest()
     header_key, tag_key = route_keys(route_secret, chain_id)
-    assert message[1:9] == primitives.block_prf(tag_key)(bytes(12) + n)[:8]
+    assert message[1:9] == tag_of_the_spec(tag_key, 1)
     start, nonce = message[:9], message[9:21]
     header = AESGCM(header_key).decrypt(nonce, message[21:HEAD], start)
     assert header == chain_id + numbers(EPOCH + 1) + n + w

@@ -60,7 +60,7 @@ def constants(source: Path) -> list[str]:
         for node in ast.parse(source.read_text("utf-8")).body
         if isinstance(node, ast.AnnAssign)
         and isinstance(node.target, ast.Name)
-        and re.match(r"(MAX|MINIMUM|LOOK_AHEAD|EPOCH|WORN)_", node.target.id)
+        and re.match(r"(MAX|MINIMUM|LOOK_AHEAD|EPOCH|WORN)_|RUN$", node.target.id)
     ]
 
 

@@ -12,7 +12,7 @@ from sottovoce_wire import padding
 from sottovoce_wire.ids import AccountId, GroupId
 from tests.second import sender_keys as second
 from tests.second import stored
-from tests.second.message import seal, tag
+from tests.second.message import seal, silent, tag
 from tests.second.ratchet_keys import walk
 from tests.vectors.form import Value
 
@@ -281,7 +281,7 @@ def _said(n: int, w: int, kinds: str) -> list[bytes]:
 
 def _read_from(n: int, w: int, kinds: str, *order: int, ahead: int | None = None) -> dict[str, Value]:
     """A member that reads some of it, in this order."""
-    peer = replace(_CHAIN, next=n, ahead=n + 8 if ahead is None else ahead, ephemeral_next=w)
+    peer = replace(_CHAIN, next=n, ahead=silent(n) if ahead is None else ahead, ephemeral_next=w)
     written = _said(n, w, kinds)
     return {"state": stored.pack_peer(peer), "history": [written[index] for index in order]}
 
@@ -355,7 +355,7 @@ def _own_states() -> Group:
 def _peer_states() -> Group:
     state = stored.pack_peer(_CHAIN)
     used = replace(_CHAIN, next=40, ahead=72, ephemeral_next=16)
-    ended = replace(_CHAIN, next=2**20, ahead=2**20 + 8, ephemeral_next=25_000)
+    ended = replace(_CHAIN, next=2**20, ahead=2**20, ephemeral_next=25_000)
     at = 1 + 32 + 16 + 4
     weak = {name: state[:at] + y.to_bytes(32, "little") + state[at + 32 :] for name, y in ED25519_SMALL.items()}
     tests = [
