@@ -26,6 +26,8 @@ HEAD_LENGTH: Final = _HEADER_AT + HEADER_LENGTH + TAG_LENGTH
 #: The smallest padded body and its AEAD tag follow the head.
 SHORTEST: Final = HEAD_LENGTH + 256 + TAG_LENGTH
 
+#: r of a message.
+NONCE: Final = slice(_NONCE_AT, _HEADER_AT)
 _KIND: Final = bytes([KIND_MESSAGE])
 #: kind ‖ tag, r, encrypted header.
 _HEAD: Final = struct.Struct(f"{_NONCE_AT}s{NONCE_LENGTH}s{HEADER_LENGTH + TAG_LENGTH}s").unpack_from
@@ -163,11 +165,6 @@ def new_nonce() -> bytes:
     return primitives.random_bytes(NONCE_LENGTH)
 
 
-def nonce_of(message: bytes) -> bytes:
-    """r of a message."""
-    return message[_NONCE_AT:_HEADER_AT]
-
-
 def routing_tag(message: bytes) -> bytes:
     """The tag (8) of a message. Raises CryptoRefusal (MALFORMED) for what is no message."""
     if len(message) < SHORTEST or message[0] != KIND_MESSAGE:
@@ -186,8 +183,7 @@ def head(message: bytes) -> bytes:
 
 def open_body(message: bytes, message_key: bytes, context: bytes) -> bytes:
     """The body without its padding. Raises CryptoRefusal (NOT_AUTHENTIC, MALFORMED)."""
-    nonce, associated_data = message[_NONCE_AT:_HEADER_AT], context + message[:HEAD_LENGTH]
-    padded = primitives.decrypt(message_key, nonce, message[HEAD_LENGTH:], associated_data)
+    padded = primitives.decrypt(message_key, message[NONCE], message[HEAD_LENGTH:], context + message[:HEAD_LENGTH])
     try:
         return padding.unpad(padded)
     except WireError as error:

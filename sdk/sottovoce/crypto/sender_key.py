@@ -15,7 +15,7 @@ from . import message as layout
 from . import primitives
 from .chain_key import MAX_SKIPPED, ReceivingChain, SendingChain
 from .errors import CryptoRefusal, Reason
-from .message import LOOK_AHEAD_LIVE, MAX_CHAIN, Expected, Route, Window, new_tuple
+from .message import LOOK_AHEAD_LIVE, MAX_CHAIN, NONCE, Expected, Route, Window, new_tuple
 from .primitives import KEY_LENGTH, SIGNATURE_LENGTH, SigningKey
 from .ratchet import (
     MAX_STEPS,
@@ -40,8 +40,8 @@ THE_CHAIN: Final = 1
 
 #: chain id ‖ epoch ‖ n ‖ w: the 44 bytes of a header.
 _HEADER: Final = struct.Struct(">32sIII")
-#: epoch, then membership hash ‖ device id ‖ kind ‖ n ‖ w: the middle of what is signed.
-_STATEMENT: Final = struct.Struct(">I32s16sBII")
+#: epoch ‖ membership hash ‖ device id ‖ kind ‖ n ‖ w ‖ r: the middle of what is signed.
+_STATEMENT: Final = struct.Struct(">I32s16sBII12s")
 #: account id ‖ role
 _MEMBER: Final = struct.Struct(">32sB")
 #: group id ‖ epoch ‖ signing key ‖ route secret ‖ CK ‖ n ‖ ECK ‖ w
@@ -100,8 +100,9 @@ def _statement(
     is_ephemeral: bool,
 ) -> bytes:
     """What the chain's signing key signs of one message."""
-    middle = _STATEMENT.pack(header.epoch, membership, device_id, is_ephemeral, header.number, header.whispers)
-    return labels.GROUP_MESSAGE + group_id + middle + nonce + primitives.sha256(content)
+    _, epoch, number, whispers = header
+    middle = _STATEMENT.pack(epoch, membership, device_id, is_ephemeral, number, whispers, nonce)
+    return labels.GROUP_MESSAGE + group_id + middle + primitives.sha256(content)
 
 
 class OwnSenderKey:
@@ -348,28 +349,26 @@ class PeerSenderKey:
         Raises CryptoRefusal and leaves the state as it was: MALFORMED, NOT_AUTHENTIC, BAD_SIGNATURE, WRONG_EPOCH,
         ALREADY_USED, TOO_FAR_AHEAD, CHAIN_ENDED.
         """
-        tag, header = layout.routing_tag(message), self._open_header(message, expected)
-        membership = find_membership(header.epoch) if header.epoch >= self.epoch else None
+        tag, (_, announced, is_ephemeral) = layout.routing_tag(message), expected
+        header = new_tuple(_Header, _HEADER.unpack(self._route.open_header(message)))
+        chain_id, epoch, number, whispers = header
+        if chain_id != self.chain_id or number != announced:
+            raise CryptoRefusal(Reason.MALFORMED, "the header is of another chain or number than the tag")
+        if number >= (MAX_WHISPERS if is_ephemeral else MAX_CHAIN) or whispers > MAX_WHISPERS:
+            raise CryptoRefusal(Reason.CHAIN_ENDED, "the message's number is beyond the end of a chain")
+        if is_ephemeral and whispers:
+            raise CryptoRefusal(Reason.MALFORMED, "an ephemeral message's header is not one")
+        membership = find_membership(epoch) if epoch >= self.epoch else None
         if membership is None:
             raise CryptoRefusal(Reason.WRONG_EPOCH, "the message names an epoch that is not one of its chain's")
-        if expected.is_ephemeral:
+        if is_ephemeral:
             return self._whisper(message, header, membership)
         at = self._at
-        if header.number == at.chain.number and header.whispers <= at.whispers.number:
+        if number == at.chain.number and whispers <= at.whispers.number:
             return self._next(message, tag, header, membership)
-        if header.number >= at.chain.number:
+        if number >= at.chain.number:
             return self._advance(message, header, membership, spend)
         return self._late(message, header, membership, find_skipped)
-
-    def _open_header(self, message: bytes, expected: Expected) -> _Header:
-        header = new_tuple(_Header, _HEADER.unpack(self._route.open_header(message)))
-        if header.chain_id != self.chain_id or header.number != expected.number:
-            raise CryptoRefusal(Reason.MALFORMED, "the header is of another chain or number than the tag")
-        if header.number >= (MAX_WHISPERS if expected.is_ephemeral else MAX_CHAIN) or header.whispers > MAX_WHISPERS:
-            raise CryptoRefusal(Reason.CHAIN_ENDED, "the message's number is beyond the end of a chain")
-        if expected.is_ephemeral and header.whispers:
-            raise CryptoRefusal(Reason.MALFORMED, "an ephemeral message's header is not one")
-        return header
 
     def _next(self, message: bytes, tag: bytes, header: _Header, membership: bytes) -> Decrypted:
         """The ordinary case, made short: the message that comes next, when no ephemeral one was missed."""
@@ -380,7 +379,9 @@ class PeerSenderKey:
         if ahead < after.number + LOOK_AHEAD_LIVE:
             first, ahead = ahead, layout.grown(ahead)
             appeared = (self._route.announce(THE_CHAIN, first, ahead),)
-        self._move(new_tuple(_Position, (after, ahead, whispers)))
+        self._at = new_tuple(_Position, (after, ahead, whispers))
+        if self._places:
+            self._forget_places()
         return new_tuple(Decrypted, (content, False, (), None, appeared, (tag,)))
 
     def _advance(self, message: bytes, header: _Header, membership: bytes, spend: Spend) -> Decrypted:
@@ -403,7 +404,8 @@ class PeerSenderKey:
             ahead = max(ahead, layout.silent_end(after.number))
         elif ahead < after.number + LOOK_AHEAD_LIVE:
             ahead = layout.grown(ahead)
-        self._move(_Position(after, ahead, whispers))
+        self._at = _Position(after, ahead, whispers)
+        self._forget_places()
         skipped = skipped_keys([(THE_CHAIN, self._route, passed)]) if passed else ()
         return Decrypted(
             content, False, skipped, None, self._appeared(before, skipped), self._vanished(before, skipped)
@@ -434,11 +436,9 @@ class PeerSenderKey:
             places.pop()
         places.append(place)
 
-    def _move(self, at: _Position) -> None:
-        """Places of before go with the move: they hold the keys of messages that were read."""
-        self._at = at
-        if self._places:
-            self._places = [place for place in self._places if place.number > at.chain.number]
+    def _forget_places(self) -> None:
+        """Those of before go with the move: they hold the keys of messages that were read."""
+        self._places = [place for place in self._places if place.number > self._at.chain.number]
 
     def _late(self, message: bytes, header: _Header, membership: bytes, find_skipped: FindSkipped) -> Decrypted:
         """A message that others have overtaken: its key was kept. If not, nothing more can be said: every member can
@@ -466,7 +466,7 @@ class PeerSenderKey:
         """The content, once the signature in front of it holds."""
         body = layout.open_body(message, key, self.chain_id)
         signature, content = body[:SIGNATURE_LENGTH], body[SIGNATURE_LENGTH:]
-        nonce = layout.nonce_of(message)
+        nonce = message[NONCE]
         statement = _statement(
             self.group_id, self.device_id, membership, header, nonce, content, is_ephemeral=is_ephemeral
         )

@@ -417,7 +417,7 @@ def test_a_fellow_member_moves_no_message_to_another_number_or_nonce() -> None:
         chain = chain.after()
     genuine = speaker.send(b"yes")
     opened = layout.open_body(genuine, keys[0], speaker.key.chain_id)
-    nonce = layout.nonce_of(genuine)
+    nonce = genuine[layout.NONCE]
     member.refuses(seal_under(speaker, keys[0], opened, 0), Reason.BAD_SIGNATURE)
     member.refuses(seal_under(speaker, keys[1], opened, 1, nonce=nonce), Reason.BAD_SIGNATURE)
     member.refuses(seal_under(speaker, keys[2], opened, 2), Reason.BAD_SIGNATURE)
@@ -429,7 +429,7 @@ def test_a_fellow_member_moves_nobodys_ephemeral_window() -> None:
     key = speaker.key._chain.message_key()
     genuine = speaker.send(b"yes")
     opened = layout.open_body(genuine, key, speaker.key.chain_id)
-    nonce = layout.nonce_of(genuine)
+    nonce = genuine[layout.NONCE]
     member.refuses(seal_under(speaker, key, opened, 0, whispers=20_000, nonce=nonce), Reason.BAD_SIGNATURE)
     assert member.read(speaker.whisper(b"typing")).body == b"typing"
 
@@ -440,7 +440,7 @@ def test_a_fellow_member_makes_no_ephemeral_message_into_one_that_is_kept() -> N
     whisper = speaker.whisper(b"typing")
     opened = layout.open_body(whisper, key, speaker.key.chain_id)
     # The same number, nonce and w: nothing but the kind tells the two statements apart.
-    moved = seal_under(speaker, speaker.key._chain.message_key(), opened, 0, nonce=layout.nonce_of(whisper))
+    moved = seal_under(speaker, speaker.key._chain.message_key(), opened, 0, nonce=whisper[layout.NONCE])
     member.refuses(moved, Reason.BAD_SIGNATURE)
 
 
@@ -678,7 +678,7 @@ def test_a_copy_put_back_uses_no_key_with_a_nonce_twice() -> None:
     speaker.restart()
     second = speaker.send(b"two")
     assert layout.routing_tag(first) == layout.routing_tag(second)
-    assert layout.nonce_of(first) != layout.nonce_of(second)
+    assert first[layout.NONCE] != second[layout.NONCE]
 
 
 def test_nothing_of_a_sender_key_is_shown() -> None:
