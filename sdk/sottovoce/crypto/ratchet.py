@@ -309,7 +309,9 @@ class Ratchet:
             # The peer begins a chain only in answer to a ratchet key of ours, and it has seen none since its last.
             raise CryptoRefusal(Reason.NOT_AUTHENTIC, "the message is of no chain that the peer could have begun")
         secret = self._secret_of(header.epoch)
-        _check_steps(_missing(known, header) + header.number, spend)
+        missing = _missing(known, header)
+        if missing or header.number:
+            _check_steps(missing + header.number, spend)
         peer = PeerExchangeKey(header.ratchet_key)
         step = self._root.step(sending.own.exchange(peer), secret, header.epoch)
         chain, passed = ReceivingChain(step.chain_key, 0).walk(header.number)
@@ -324,7 +326,7 @@ class Ratchet:
             RUN,
             ReceivingChain(step.ephemeral_key, 0),
         )
-        ended = _end(known, header)
+        ended = _end(known, header) if missing else ()
         agreement = pq_ratchet.begin(0, is_initiator=False) if secret else self._agreement
         walked = (*ended, (expected.chain, route, passed)) if passed else ended
         return new_tuple(_Change, (step.root, header.epoch, step.next_route, due, receiving, walked, agreement))

@@ -173,7 +173,7 @@ def test_3000_lost_messages_and_500_lost_ephemeral_ones_cost_one_search(pair: Pa
         alice.send(b"lost")
     assert bob.read(alice.send(b"here again")).body == b"here again"
     assert bob.searches == 1
-    assert bob.walked == [0, 0, 3_000]
+    assert bob.walked == [3_000]
     assert len(bob.skipped) == chain_key.MAX_SKIPPED
     for _ in range(40):
         bob.read(alice.send(b"and on"))
@@ -803,7 +803,7 @@ def test_a_forged_length_of_the_chain_before_is_refused_before_it_is_walked(
     message = forge(alice, previous_length=MAX_CHAIN)
     monkeypatch.setattr(ReceivingChain, "walk", must_not_walk)
     bob.refuses(message, Reason.TOO_FAR_AHEAD)
-    assert bob.walked == [0]  # nothing was spent on it
+    assert bob.walked == []  # nothing was spent on it
 
 
 def test_the_steps_of_both_chains_count_together(pair: Pair) -> None:
