@@ -98,7 +98,7 @@ class Metrics(Collector):
             self._results[result.code] += 1
 
     def expired(self, count: int) -> None:
-        """So many were swept."""
+        """So many were swept, or replaced because they came again past their time."""
         self._expired += count
 
     def collect(self) -> Iterator[Metric]:

@@ -261,6 +261,7 @@ class Writer:
     def _all_replaced(self, batch: Batch, written: Written, *, sure: bool) -> None:
         """Where an earlier attempt may have replaced more, the queues are counted anew."""
         self._mailboxes.expired(written.replaced)
+        self._metrics.expired(len(written.replaced))
         if not sure:
             for number in {envelope.number for envelope in batch.arriving}:
                 if mailbox := self._mailboxes.find(number):

@@ -510,8 +510,11 @@ async def test_what_has_expired_and_is_not_swept_is_no_envelope_to_repeat(databa
 
 async def test_another_body_does_not_replace_what_has_expired(database: Database) -> None:
     await write(database, envelope(1, name=b"name", expires_at=NOW))
-    assert await write(database, envelope(2, b"other body", name=b"name")) == {2: False}
+    other, again = envelope(2, b"other body", name=b"name"), envelope(3, name=b"name")
+    assert await write(database, other) == {2: False}
     assert await seqs(database) == [1]
+    assert await write(database, other, again) == {2: False}
+    assert await seqs(database) == [3]
 
 
 async def test_what_comes_twice_in_place_of_one_that_has_expired_is_stored_once(database: Database) -> None:
@@ -520,6 +523,12 @@ async def test_what_comes_twice_in_place_of_one_that_has_expired_is_stored_once(
     written = await database.write(partial(storage.write, arriving=both, leaving=(), refused=(), now=NOW))
     assert (written.repeats, [gone.seq for gone in written.replaced]) == ({3: True}, [1])
     assert await seqs(database) == [2]
+
+
+async def test_what_has_expired_is_replaced_also_beside_one_that_was_held_for_longer(database: Database) -> None:
+    await write(database, envelope(5, name=b"name", expires_at=NOW))
+    assert await write(database, envelope(4, b"held", queue=OTHER), envelope(6, name=b"name")) == {}
+    assert sorted(await seqs(database)) == [4, 6]
 
 
 async def test_what_waited_for_the_disk_until_it_expired_is_not_taken_for_one_of_before(database: Database) -> None:

@@ -1,31 +1,29 @@
 """Envelopes in and out: one transaction inserts what arrives, deletes what leaves, and finds repeats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Integer, bindparam, case, insert, select
 
 from ..envelopes import Envelope
 from .leaving import SELECT_EXPIRED, Expired, delete_envelopes, delete_orphans
 from .rows import run_rows
-from .tables import BODY, WITH_BODIES, bodies, envelopes
+from .tables import BODY, bodies, envelopes
 
-# A row that is there already is one that an attempt with an unknown outcome wrote, or a repeat: see `_repeats`.
+# A row that is there already is one that an attempt with an unknown outcome wrote, or a repeat: see `write`.
 _INSERT: Final = insert(envelopes).prefix_with("OR IGNORE", dialect="sqlite")
 _INSERT_BODY: Final = insert(bodies).prefix_with("OR IGNORE", dialect="sqlite")
 _SELECT_WRITTEN: Final = select(envelopes.c.seq).where(
     envelopes.c.seq >= bindparam("first"), envelopes.c.seq <= bindparam("last")
 )
-_NAMED: Final = (envelopes.c.queue == bindparam("number"), envelopes.c.name == bindparam("name"))
-_SELECT_OUTLIVED: Final = SELECT_EXPIRED.where(
-    *_NAMED, envelopes.c.expires_at <= bindparam("now"), envelopes.c.seq < bindparam("first")
-)
 # A sender makes the relay read no more than it sent.
-_SELECT_REPEATED: Final = (
-    select(case((envelopes.c.size == bindparam("size", type_=Integer), BODY)).label("body"))
-    .select_from(WITH_BODIES)
-    .where(*_NAMED, envelopes.c.expires_at > bindparam("beyond"))
+_SELECT_NAMED: Final = (
+    SELECT_EXPIRED.add_columns(
+        envelopes.c.expires_at, case((envelopes.c.size == bindparam("size", type_=Integer), BODY)).label("body")
+    )
+    .outerjoin(bodies, bodies.c.id == envelopes.c.shared)
+    .where(envelopes.c.queue == bindparam("number"), envelopes.c.name == bindparam("name"))
 )
 
 
@@ -35,7 +33,15 @@ class Written:
 
     repeats: Mapping[int, bool]  # by seq: whether the repeat of a stored envelope has the same body
     deleted: int  # how many envelopes left
-    replaced: Sequence[Expired] = ()  # what had expired and was sent again
+    replaced: Collection[Expired] = ()  # what had expired and was sent again
+
+
+class _Stored(NamedTuple):
+    """What a queue holds under the name of an envelope that came."""
+
+    row: Expired
+    has_expired: bool
+    is_same: bool  # the bodies are
 
 
 def write(
@@ -46,20 +52,27 @@ def write(
     now: int,
 ) -> Written:
     """Delete `leaving`, insert `arriving`; see which of these, and of those `refused` for a quota, are repeats. What
-    has expired by `now` (unix seconds) is replaced.
+    has expired by `now` (unix seconds) gives way to its repeat.
 
     The same again after an unknown outcome changes nothing.
     """
     deleted = delete_envelopes(connection, [(envelope.seq, _shared_id(envelope)) for envelope in leaving])
     doubtful = _insert(connection, arriving)
-    replaced = _outlived(connection, arriving, doubtful, now)
-    if replaced:
-        delete_envelopes(connection, [(envelope.seq, envelope.shared) for envelope in replaced])
-        doubtful = _insert(connection, doubtful)
-    repeats = {e.seq: _repeats(connection, e, beyond=0) for e in doubtful}
-    repeats |= {e.seq: _repeats(connection, e, beyond=now) for e in refused}
-    found = {seq: same for seq, same in repeats.items() if same is not None}
-    return Written(found, deleted, replaced)
+    if not (doubtful or refused):
+        return Written({}, deleted)
+    found = {envelope.seq: _find(connection, envelope, now) for envelope in (*doubtful, *refused)}
+    ours = {envelope.seq for envelope in arriving}
+    renewed, replaced = [], set()
+    for envelope in doubtful:
+        stored = found[envelope.seq]
+        if stored is not None and stored.has_expired and stored.is_same and stored.row.seq not in ours:
+            renewed.append(envelope)
+            replaced.add(stored.row)
+            found[envelope.seq] = None
+    delete_envelopes(connection, [(row.seq, row.shared) for row in replaced])
+    found |= {envelope.seq: _find(connection, envelope, now) for envelope in _insert(connection, renewed)}
+    lives = {seq: at for seq, at in found.items() if at is not None and (seq in ours or not at.has_expired)}
+    return Written({seq: at.is_same for seq, at in lives.items()}, deleted, replaced)
 
 
 def _insert(connection: Connection, arriving: Sequence[Envelope]) -> Sequence[Envelope]:
@@ -104,19 +117,10 @@ def _shared_id(envelope: Envelope) -> int | None:
     return None if envelope.shared is None else envelope.shared.id
 
 
-def _outlived(
-    connection: Connection, arriving: Sequence[Envelope], doubtful: Sequence[Envelope], now: int
-) -> list[Expired]:
-    """What has expired, was there before any of these arrived, and has the name and body of one of the doubtful."""
-    at = {"now": now, "first": min((envelope.seq for envelope in arriving), default=0)}
-    names = {(e.number, e.name) for e in doubtful if _repeats(connection, e, beyond=0)}
-    rows = [connection.execute(_SELECT_OUTLIVED, at | {"number": n, "name": name}).first() for n, name in names]
-    return [Expired(*row) for row in rows if row is not None]
-
-
-def _repeats(connection: Connection, envelope: Envelope, beyond: int) -> bool | None:
-    """Whether the queue holds an envelope of this name with the same body; None if it holds none that lives beyond
-    this time."""
-    key = {"number": envelope.number, "name": envelope.name, "size": envelope.size, "beyond": beyond}
-    row = connection.execute(_SELECT_REPEATED, key).first()
-    return None if row is None else row.body == envelope.body
+def _find(connection: Connection, envelope: Envelope, now: int) -> _Stored | None:
+    key = {"number": envelope.number, "name": envelope.name, "size": envelope.size}
+    row = connection.execute(_SELECT_NAMED, key).first()
+    if row is None:
+        return None
+    *columns, expires_at, body = row
+    return _Stored(Expired(*columns), expires_at <= now, body == envelope.body)

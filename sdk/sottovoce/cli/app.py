@@ -288,19 +288,14 @@ def _run(place: Place, command: Callable[[Place], Awaitable[None]]) -> ExitCode:
     """Run one command in trio; whatever goes wrong is one line and an exit code."""
     try:
         try:
-            _run_in_trio(command, place)
+            trio.run(_until_terminated, command, place)
         except errors.PassphraseNeeded:
             if not sys.stdin.isatty():
                 raise
-            _run_in_trio(command, replace(place, passphrase=getpass("Passphrase: ")))
+            trio.run(_until_terminated, command, replace(place, passphrase=getpass("Passphrase: ")))
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         return _end(error)
     return ExitCode.DONE
-
-
-def _run_in_trio(command: Callable[[Place], Awaitable[None]], place: Place) -> None:
-    """Ctrl-C is raised where the command waits. Elsewhere it may be swallowed, as in a weak reference's callback."""
-    trio.run(_until_terminated, command, place, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 async def _until_terminated(command: Callable[[Place], Awaitable[None]], place: Place) -> None:

@@ -42,7 +42,6 @@ CONTAINER_LIMIT: Final = 2**38 * CONTAINER_CHUNK
 
 _SHA256: Final = SHA256()
 _ZERO_SALT: Final = bytes(32)
-#: AES on single blocks.
 _FIELD: Final = 2**255 - 19
 #: The canonical u-coordinates of small order on Curve25519 and its twist. Any of them makes the shared secret zero.
 _X25519_SMALL_ORDER: Final = frozenset(

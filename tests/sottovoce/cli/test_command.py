@@ -352,37 +352,6 @@ def test_chat_ends_at_once_when_it_is_interrupted_while_it_waits_for_input(anna:
     assert chatting.stderr.read() == b""
 
 
-#: Ctrl-C comes while a weak reference is told that its object is gone, where no exception gets out.
-_IN_A_CALLBACK = """
-import os, signal, weakref
-import wsproto.connection as connection
-
-class Gone:
-    pass
-
-def told(_):
-    os.kill(os.getpid(), signal.SIGINT)
-
-def message(*args, real=connection.BytesMessage, **fields):
-    gone = Gone()
-    reference = weakref.ref(gone, told)
-    del gone
-    return real(*args, **fields)
-
-connection.BytesMessage = message
-"""
-
-
-def test_an_interrupt_is_not_swallowed_wherever_it_meets_the_command(anna: Command, tmp_path: Path) -> None:
-    anna.ok("register", "torn-anna")
-    (tmp_path / "sitecustomize.py").write_text(_IN_A_CALLBACK)
-    anna.environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
-    listening = anna.start("listen")
-    assert listening.wait(timeout=30) == 130
-    assert listening.stderr is not None
-    assert listening.stderr.read() == b""
-
-
 def test_a_strangers_message_waits_until_it_is_accepted(anna: Command, ben: Command) -> None:
     anna.ok("register", "shy-anna")
     ben.ok("register", "new-ben")
