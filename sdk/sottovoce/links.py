@@ -81,8 +81,9 @@ async def with_link(origin: str, own: str, talk: Callable[[Link], Awaitable[None
                 await talk(Link(socket, origin))
             except Exception as error:  # carried past the nursery, which would wrap it in a group
                 raised = error
-                # The library's own task may be what failed, and is closing. Cancelled there, it would lose its error,
-                # which may be a KeyboardInterrupt.
+            # The library's own task may be what failed, and on its way out. Cancelled there, it would lose its error,
+            # which may be a KeyboardInterrupt. It needs one turn of the loop, and the present one may have begun.
+            for _ in range(2):
                 await trio.lowlevel.cancel_shielded_checkpoint()
             nursery.cancel_scope.cancel()
     except* Exception:  # the WebSocket library's own task failed: hostile bytes, or the network

@@ -203,21 +203,30 @@ async def test_a_foreign_name_is_looked_up_once_so_that_it_cannot_lead_elsewhere
     assert dialled == ["8.8.8.8", "9.9.9.9"]
 
 
-@pytest.mark.parametrize("_again", range(8))  # which of two tasks goes first is chance
+@pytest.mark.parametrize("_again", range(16))  # which of two tasks goes first is chance
+@pytest.mark.parametrize("is_busy", [False, True])
 async def test_an_interrupt_in_the_websocket_librarys_own_task_is_not_taken_for_a_lost_connection(
-    monkeypatch: pytest.MonkeyPatch, _again: int
+    monkeypatch: pytest.MonkeyPatch, _again: int, is_busy: bool
 ) -> None:
-    handle = WebSocketConnection._handle_message_event
+    handle, was_interrupted = WebSocketConnection._handle_message_event, False
 
     async def interrupted(socket: WebSocketConnection, event: Any) -> None:
         if socket.is_client:
+            nonlocal was_interrupted
+            was_interrupted = True
             raise KeyboardInterrupt
         await handle(socket, event)
+
+    async def talk(link: Link) -> None:
+        await link.send(HELLO)
+        while is_busy and not was_interrupted:
+            await trio.lowlevel.checkpoint()
+        await link.receive()
 
     monkeypatch.setattr(WebSocketConnection, "_handle_message_event", interrupted)
     async with relay(answer_hello) as origin:
         with pytest.RaisesGroup(KeyboardInterrupt), trio.fail_after(PATIENCE):
-            await Internet(None).with_link(origin, origin, say_hello)
+            await Internet(None).with_link(origin, origin, talk)
 
 
 async def test_ones_own_server_may_be_anywhere(names: Names) -> None:
