@@ -6,7 +6,7 @@ the skipped keys in one transaction. Spec: ratchet.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
@@ -407,15 +407,17 @@ class Ratchet:
     def _appeared(self, change: _Change, after: Receiving, skipped: Sequence[SkippedKey]) -> Sequence[Window]:
         """A refill begins where the window ended, or it would announce what was skipped a second time."""
         known, nth = self._receiving, after.nth
-        ends = {known.nth: known.ahead} if isinstance(known, Receiving) else {}  # of the tags that are known
+        ends = {nth: RUN}  # of the tags that are known
+        if isinstance(known, Receiving):
+            ends[known.nth] = known.ahead
         appeared = []
-        if (first := max(ends.get(nth, RUN), after.chain.number)) < after.ahead:
+        if (first := max(ends[nth], after.chain.number)) < after.ahead:
             appeared.append(after.route.announce(nth, first, after.ahead))
-        if nth not in ends:
+        if self._seen < nth:
             appeared.append(after.ephemeral_window())
             appeared.append(change.next_receiving.announce(nth + 1, 0, RUN))
         if skipped:
-            appeared += windows_of([key for key in skipped if key.number >= ends.get(key.chain, RUN)])
+            appeared += windows_of(skipped, ends)
         return appeared
 
     def _vanished(self, change: _Change, skipped: Sequence[SkippedKey]) -> Sequence[bytes]:
@@ -528,12 +530,13 @@ def skipped_keys(walked: Sequence[Walked]) -> tuple[SkippedKey, ...]:
     return tuple(skipped)
 
 
-def windows_of(skipped: Sequence[SkippedKey]) -> list[Window]:
-    """Their tags. The keys of each chain are in a row, without a gap."""
+def windows_of(skipped: Sequence[SkippedKey], ends: Mapping[int, int]) -> list[Window]:
+    """Their tags, but for those before the number that `ends` names for their chain. The keys of each chain are in a
+    row, without a gap."""
     windows = []
     for chain, keys in groupby(skipped, itemgetter(0)):
         row = list(keys)
-        for at in range(0, len(row), RUN):
+        for at in range(max(ends.get(chain, 0) - row[0].number, 0), len(row), RUN):
             run = row[at : at + RUN]
             windows.append(new_tuple(Window, ([key.tag for key in run], chain, run[0].number, False)))
     return windows

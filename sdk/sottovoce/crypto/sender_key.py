@@ -479,7 +479,7 @@ class PeerSenderKey:
         in_order = route.announce(THE_CHAIN, max(before.ahead, now.chain.number), now.ahead)
         first, end = (at.whispers.number + LOOK_AHEAD_EPHEMERAL for at in (before, now))
         ephemeral = route.announce(THE_CHAIN, max(first, now.whispers.number), end, is_ephemeral=True)
-        return [in_order, ephemeral, *windows_of([key for key in skipped if key.number >= before.ahead])]
+        return [in_order, ephemeral, *windows_of(skipped, {THE_CHAIN: before.ahead})]
 
     def _vanished(self, before: _Position, skipped: tuple[SkippedKey, ...]) -> list[bytes]:
         route, now = self._route, self._at

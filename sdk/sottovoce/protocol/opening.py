@@ -201,7 +201,7 @@ class Opener:
         """Nothing can fail any more: the table of tags follows the rows."""
         session = opened.session
         if opened.is_new:
-            skipped = windows_of(opened.decrypted.skipped)
+            skipped = windows_of(opened.decrypted.skipped, {})
             state.routing.announce(session.session_id, [*session.ratchet.expected(), *skipped])
             if state.peers.is_contact(session.account_id):
                 state.routing.befriend(session.session_id)

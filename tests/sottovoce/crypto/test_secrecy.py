@@ -42,7 +42,7 @@ def holders() -> list[object]:
         primitives.AeadKey(SECRET),
         route,
         skipped,
-        Decrypted(SECRET, False, (skipped,), Expected(1, 0), tuple(windows_of([skipped])), (SECRET[:8],)),
+        Decrypted(SECRET, False, (skipped,), Expected(1, 0), tuple(windows_of([skipped], {})), (SECRET[:8],)),
         whispers,
         ratchet_state.Unanswered(exchange),
         ratchet_state.StepDue(PeerExchangeKey(exchange.public), 0, whispers),
