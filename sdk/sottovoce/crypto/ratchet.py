@@ -258,7 +258,7 @@ class Ratchet:
         tag, (nth, number, is_ephemeral) = layout.routing_tag(message), expected
         if number >= MAX_CHAIN:
             raise CryptoRefusal(Reason.CHAIN_ENDED, "the message's number is beyond the end of a chain")
-        receiving = self._receiving
+        receiving, is_open = self._receiving, False
         if isinstance(receiving, Receiving) and nth == receiving.nth:
             header = receiving.route.open_header(message)
             if header != receiving.head + _NUMBERS.pack(number, receiving.epoch):
@@ -269,9 +269,16 @@ class Ratchet:
                 return self._next(receiving, message, tag, now)
             if number > receiving.chain.number:
                 return self._commit(self._advance(receiving, expected, spend), message, now)
+            is_open = True
         elif nth == self._seen + 1 and not is_ephemeral:
             return self._commit(self._turn(message, expected, spend), message, now)
-        return self._late(message, tag, expected, find_skipped, now)
+        kept = None if is_ephemeral else find_skipped(nth, number)
+        if kept is None:
+            reason = Reason.CLONE_SUSPECTED if is_open else Reason.ALREADY_USED
+            raise CryptoRefusal(reason, "the message's key is used up")
+        if not is_open:
+            _open_header(Route(kept.header_key + bytes(32)), message, expected)
+        return self._late(message, tag, expected, kept, now)
 
     def _next(self, receiving: Receiving, message: bytes, tag: bytes, now: int) -> Decrypted:
         """The ordinary case, made short: the message that comes next on the chain we know."""
@@ -353,16 +360,8 @@ class Ratchet:
         self._messages += 1
         return new_tuple(Decrypted, (body, False, skipped, None, appeared, vanished))
 
-    def _late(self, message: bytes, tag: bytes, expected: Expected, find_skipped: FindSkipped, now: int) -> Decrypted:
-        """A message that others have overtaken: its key was kept."""
-        kept = None if expected.is_ephemeral else find_skipped(expected.chain, expected.number)
-        is_open = self._seen == expected.chain  # its header was opened, with the chain's own key
-        if kept is None:
-            is_good = is_open and not expected.is_ephemeral
-            reason = Reason.CLONE_SUSPECTED if is_good else Reason.ALREADY_USED
-            raise CryptoRefusal(reason, "the message's key is used up")
-        if not is_open:
-            _open_header(Route(kept.header_key + bytes(32)), message, expected)
+    def _late(self, message: bytes, tag: bytes, expected: Expected, kept: SkippedKey, now: int) -> Decrypted:
+        """A message that others have overtaken: its key was kept, and its header is open."""
         body, self._agreement = self._open(message, kept.key, self._agreement, self.epoch, now)
         self._messages += 1
         return new_tuple(Decrypted, (body, False, (), expected, (), (tag,)))
