@@ -38,7 +38,7 @@ MAX_CHAIN: Final = 2**20
 #: of which every message needs one or more.
 new_tuple: Final = tuple.__new__
 
-#: One hash makes the tags of eight messages in a row: windows grow and go by as many.
+#: One hash makes the tags of eight messages in a row: windows grow by as many.
 RUN: Final = 8
 #: While fewer tags than this lie ahead, each message in its turn adds a run.
 LOOK_AHEAD_LIVE: Final = 32
